@@ -1,4 +1,4 @@
-"""The rules of the house, each a function from sources to a list of sentences; an empty list means that the rule is kept.
+"""The rules of the house, each a function from sources to a list of sentences (empty where the rule is kept).
 
 Sources are `{path relative to the clone: text}`, so that the tests can also pass in text that breaks a rule.
 """
@@ -24,7 +24,7 @@ FLOORS: dict[str, int] = {
 # Everyone may name the one exception class that refuses bad input.
 EVERYWHERE = frozenset({"sciml.domains.errors"})
 
-# Folders on one floor do not import each other, with these exceptions: "top" at the top of the file, "lazy" inside a function only.
+# Folders on one floor do not import each other; exceptions are "top" (of the file) or "lazy" (inside a function).
 SIDEWAYS: dict[tuple[str, str], tuple[str, str]] = {}
 
 HEAVY = frozenset({"xarray", "h5py", "h5netcdf", "matplotlib", "scipy", "pandas", "rich", "cyclopts", "safetensors"})
@@ -111,7 +111,7 @@ def layers(files: dict[str, str]) -> list[str]:
 
 
 def heavy(files: dict[str, str]) -> list[str]:
-    """`import sciml` costs torch: what is slow to import is imported inside functions, files and plots only where listed."""
+    """`import sciml` costs torch: the rest is imported inside functions, files and plots where listed."""
     faults = []
     for path, text in files.items():
         for item in imports(path, text):
@@ -136,9 +136,7 @@ def lengths(files: dict[str, str]) -> list[str]:
 
 def class_names(files: dict[str, str]) -> list[str]:
     """No 1d, 2d, 3d, Base, Manager or Utils in the name of a class; no utils file."""
-    faults = [
-        f"{path}: name the file for what it does" for path in files if re.search(r"utils?\.py$|helpers?\.py$", path)
-    ]
+    faults = [f"{path}: name the file for what it does" for path in files if re.search(r"(utils?|helpers?)\.py$", path)]
     for path, text in files.items():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ClassDef) and re.search(r"[123][dD]|^Base|Base$|Manager|Utils?", node.name):
@@ -158,7 +156,7 @@ def prints(files: dict[str, str]) -> list[str]:
 
 
 def dangers(files: dict[str, str]) -> list[str]:
-    """Nothing is unpickled or evaluated, nothing starts a process or reaches the network; only the loader runs a file."""
+    """Nothing is unpickled or evaluated, no process starts, no network is reached; only the loader runs a file."""
     faults = []
     for path, text in files.items():
         for item in imports(path, text):
@@ -187,7 +185,7 @@ def dangers(files: dict[str, str]) -> list[str]:
 
 
 def examples(files: dict[str, str]) -> list[str]:
-    """One method, one file, with an `example()` and a docstring; files that start with an underscore are parts of others."""
+    """One method, one file, with an `example()` and a docstring; files that begin with _ are parts of others."""
     faults = []
     for path, text in files.items():
         name = Path(path).name
