@@ -1,4 +1,4 @@
-"""`import sciml` costs torch and nothing else, writes nothing and warns nothing; what it offers is typed and explained."""
+"""`import sciml` costs torch and nothing else, writes nothing and warns nothing; its names are typed and explained."""
 
 from __future__ import annotations
 
