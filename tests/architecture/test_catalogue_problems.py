@@ -1,4 +1,4 @@
-"""Every problem of the catalogue: built by name, cast to float32, pickled, copied member by member, drawn in batches."""
+"""Every problem of the catalogue: built by name, cast to float32, pickled, drawn in batches, certified."""
 
 from __future__ import annotations
 
