@@ -3,7 +3,8 @@
 At the root: one contiguous dataset per field of the problem (`coefficient`, `u`), each with the attributes `dims`
 (names of its axes) and `units`; `x-coordinate`, `y-coordinate`, `z-coordinate`, `t-coordinate`; and the root
 attributes `sciml` (version of the layout), `recipe` and `grid` (JSON) and the numbers of the equation.
-`grid` is `{"extent": {"x": 1.0}, "origin": {"x": 0.0}, "sides": {"x": ["dirichlet", "dirichlet"]}}`.
+`grid` is `{"shape": [85], "extent": [1.0], "origin": [0.0], "sides": [["dirichlet", "dirichlet"]]}`; on reading, every
+variable carries it and the recipe too, so that one taken by itself still knows where it comes from.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
             if "dims" not in handle[name].attrs and found[name]:
                 raise InputError(f"'{name}' of '{path}' has lost its 'dims' attribute; generate the file again.")
             listed = plain(handle[name].attrs.get("dims", []))
+            extra[name] |= {key: attrs[key] for key in ("grid", "recipe") if key in attrs}
             known[name] = (listed,) if isinstance(listed, str) else tuple(str(axis) for axis in listed)
     check_names(path, names, [*found, *attrs])
     arrays = {name: HDF5Array(path, name) for name in found}
