@@ -1,0 +1,129 @@
+"""Nonlinear equations ``law(u) = 0`` on a space."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sciml.core.continuous import Continuous
+from sciml.core.law import Law
+from sciml.core.linear import LinearOperator
+from sciml.core.problem import Linear, Problem, backward_error, opaque, unpack
+from sciml.core.recipe import Recipe
+from sciml.core.solution import Answer, Check
+from sciml.domains.errors import InputError
+from sciml.domains.space import Space
+
+__all__ = ["Equation", "Tangent"]
+
+
+@dataclass(frozen=True, eq=False)
+class Tangent(LinearOperator):
+    """The derivative of an equation's law at ``at``, applied by forward and reverse mode differentiation."""
+
+    law: Law
+    at: Tensor
+    where: Space
+    flipped: bool = False
+    selfadjoint: bool = False
+
+    @property
+    def space(self) -> Space:
+        """The equation's."""
+        return self.where
+
+    @property
+    def symmetric(self) -> bool:
+        """As the equation says."""
+        return self.selfadjoint
+
+    def _forward(self, v: Tensor) -> Tensor:
+        at = self.at.expand(v.shape) if self.at.shape != v.shape else self.at
+        return torch.func.jvp(lambda u: self.law(u, space=self.where), (at,), (v,))[1]
+
+    def _backward(self, v: Tensor) -> Tensor:
+        at = self.at.expand(v.shape) if self.at.shape != v.shape else self.at
+        _, pull = torch.func.vjp(lambda u: self.law(u, space=self.where), at)
+        result: Tensor = pull(v)[0]
+        return result
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return self._backward(u) if self.flipped else self._forward(u)
+
+    def adjoint(self, v: Tensor) -> Tensor:
+        """The transposed derivative."""
+        return self._forward(v) if self.flipped else self._backward(v)
+
+    @property
+    def H(self) -> LinearOperator:
+        """The transposed derivative as an operator."""
+        return self if self.selfadjoint else dataclasses.replace(self, flipped=not self.flipped)
+
+
+@dataclass(frozen=True, eq=False)
+class Equation(Problem):
+    """``law(u) = 0``; ``guess`` is where a solver may start, ``symmetric`` says that the tangent is.
+
+    Gate: ``discrete``, ``|law(u)| / (|J(u)| |u| + |law(0)|)``, the linear backward error with the tangent ``J`` in
+    place of ``A``. Where ``law(0)`` is not finite the term is left out.
+    """
+
+    name: str
+    law: Law
+    space: Space = field()  # type: ignore[assignment]
+    guess: Tensor | None = field(default=None, metadata={"told": True})
+    symmetric: bool = False
+    exact: Tensor | None = field(default=None, metadata={"told": True})
+    continuous: Continuous | None = opaque()
+    symmetries: tuple[Any, ...] = opaque(())
+    goals: Mapping[str, float] = field(default_factory=dict, metadata={"opaque": True})
+    recipe: Recipe | None = opaque()
+    recommend: Callable[[Any], Any] | None = opaque()
+    unknown: str = "u"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.law, Law):
+            raise InputError(f"{self.name!r}: law is {type(self.law).__name__}; wrap the function, Law(function, name=tensor, ...)")
+        object.__setattr__(self, "law", self.law.shaped(self.space.dim))
+
+    def residual(self, u: Tensor) -> Tensor:
+        """``law(u)``."""
+        return self.law(u, space=self.space)
+
+    def scale(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """``(|J(u)|, law(0))``: what a residual is measured against."""
+        rest = self.residual(torch.zeros_like(u))
+        return self.tangent(u).size_bound(), torch.where(torch.isfinite(rest), rest, torch.zeros_like(rest))
+
+    def tangent(self, u: Tensor) -> LinearOperator:
+        """The derivative of the law at ``u``."""
+        return Tangent(self.law, u, self.space, selfadjoint=self.symmetric)
+
+    def transposed(self, u: Tensor, gradient: Tensor) -> Linear:
+        """``J(u)^H lambda = gradient``."""
+        return Linear(f"{self.name}, transposed", self.tangent(u).H, gradient, goals=self.goals)
+
+    def gauge(self, u: Tensor) -> Tensor:
+        """``u`` itself."""
+        return u
+
+    def default_targets(self) -> dict[str, float]:
+        """1e-10 in double precision, 1e-6 in single."""
+        return {"discrete": 1e-10 if self.space.dtype == torch.float64 else 1e-6}
+
+    def certify(self, answer: Answer | Tensor) -> tuple[Check, ...]:
+        """The discrete backward error at ``u``."""
+        u = unpack(self, answer, self.space.shape)
+        with torch.no_grad():
+            high = self.to(torch.float64).to(device=u.device)
+            value = backward_error(high.residual(u), *_order(high.scale(u), u))
+        return (Check("discrete backward error", value, self.targets["discrete"]),)
+
+
+def _order(scale: tuple[Tensor, Tensor], u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return scale[0], u, scale[1]

@@ -1,0 +1,147 @@
+"""Evolutions ``du/dt = stiff(u) + rest(t, u)`` with a start and times at which the state is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sciml.core.continuous import Continuous
+from sciml.core.law import Law, no_law
+from sciml.core.problem import Problem, as_field, opaque, unpack
+from sciml.core.recipe import Recipe
+from sciml.core.solution import Answer, Check, Segment
+from sciml.domains.errors import InputError
+from sciml.domains.space import Space
+
+__all__ = ["Diagonal", "Evolution", "Referee"]
+
+
+class Diagonal(Protocol):
+    """A linear operator that a transform makes diagonal: ``A u = inverse(symbol * forward(u))``.
+
+    ``symbol`` has shape ``(batch or 1, channel, *modes)``, real or complex, and carries the gradient of its tensors.
+    """
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Coefficients of a field."""
+
+    def inverse(self, v: Tensor) -> Tensor:
+        """The field of coefficients."""
+
+    @property
+    def symbol(self) -> Tensor:
+        """Eigenvalues."""
+
+    def dealias(self, v: Tensor) -> Tensor:
+        """Coefficients without those that quadratic products would alias onto."""
+
+
+class Referee(Protocol):
+    """An integrator of another family than the solver's, accurate enough to judge one of its steps."""
+
+    def advance(self, problem: Evolution, begin: float, before: Tensor, end: float, tolerance: float) -> Tensor:
+        """The state at ``end`` from the state ``before`` at ``begin``, to a relative ``tolerance``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evolution(Problem):
+    """``du/dt = stiff(u) + rest(t, u)``, ``u(begin) = start``, wanted at ``times`` (increasing, ``>= begin``).
+
+    Answers have shape ``(batch, time, channel, *space)``. Gate: ``steps``. Up to 8 randomly chosen time steps of the solver
+    are done again by the problem's ``referee``; the root mean square of their relative defects times the number of steps
+    estimates the accumulated time-integration error relative to the solution. An answer without kept steps is judged on
+    the intervals between its times. ``invariants`` map a name to a function of a state whose drift is told, not judged.
+    """
+
+    name: str
+    space: Space = field()  # type: ignore[assignment]
+    start: Tensor = field()
+    times: tuple[float, ...] = (1.0,)
+    rest: Law = field(default_factory=lambda: Law(no_law))
+    stiff: Diagonal | None = None
+    begin: float = 0.0
+    referee: Referee | None = opaque()
+    invariants: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict, metadata={"opaque": True})
+    continuous: Continuous | None = opaque()
+    symmetries: tuple[Any, ...] = opaque(())
+    goals: Mapping[str, float] = field(default_factory=dict, metadata={"opaque": True})
+    recipe: Recipe | None = opaque()
+    recommend: Callable[[Any], Any] | None = opaque()
+    unknown: str = "u"
+
+    def __post_init__(self) -> None:
+        times = tuple(float(t) for t in self.times)
+        if not times or any(b <= a for a, b in zip(times, times[1:], strict=False)) or times[0] < self.begin:
+            raise InputError(f"{self.name!r}: times {times} must increase and not precede the start time {self.begin}")
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, "start", as_field("start", self.start, self.space))
+        object.__setattr__(self, "rest", self.rest.shaped(self.space.dim))
+
+    def rate(self, t: float, u: Tensor) -> Tensor:
+        """``du/dt`` at ``(t, u)``."""
+        result = self.rest(t, u, space=self.space)
+        if self.stiff is not None:
+            result = result + self.stiff.inverse(self.stiff.symbol * self.stiff.forward(u))
+        return result
+
+    def gauge(self, u: Tensor) -> Tensor:
+        """``u`` itself."""
+        return u
+
+    def default_targets(self) -> dict[str, float]:
+        """1e-6 in double precision, 1e-3 in single."""
+        return {"steps": 1e-6 if self.space.dtype == torch.float64 else 1e-3}
+
+    def certify(self, answer: Answer | Tensor) -> tuple[Check, ...]:
+        """``steps`` (a gate, if the problem has a referee), and the drift of the invariants (told)."""
+        value = unpack(self, answer, (len(self.times), *self.space.shape))
+        high = self.to(torch.float64).to(device=value.device)
+        checks = []
+        with torch.no_grad():
+            if self.referee is not None:
+                segments, count = (answer.segments, answer.step_count) if isinstance(answer, Answer) else ((), 0)
+                if not segments:
+                    segments = high._intervals(value)
+                    count = len(segments)
+                checks.append(Check("steps", high._defect(segments, count, value), self.targets["steps"]))
+            begin = high.start.expand(value.shape[0], *self.space.shape)
+            for name, invariant in self.invariants.items():
+                first, last = invariant(begin), invariant(value[:, -1])
+                checks.append(Check(f"{name} drift", (last - first).abs() / first.abs().clamp_min(1e-300)))
+        return tuple(checks)
+
+    def _intervals(self, value: Tensor) -> tuple[Segment, ...]:
+        nodes = list(self.times)
+        states = [value[:, i] for i in range(len(nodes))]
+        if nodes[0] > self.begin:
+            nodes.insert(0, self.begin)
+            states.insert(0, self.start.expand_as(states[0]))
+        else:
+            first = self.start.expand_as(states[0])
+            if not torch.allclose(states[0], first, rtol=1e-6, atol=1e-6 * float(first.abs().max())):
+                # An answer that does not begin at the start is judged against the start.
+                states[0] = first
+        return tuple(Segment(a, b, u, v) for a, b, u, v in zip(nodes, nodes[1:], states, states[1:], strict=False))
+
+    def _defect(self, segments: tuple[Segment, ...], count: int, value: Tensor) -> Tensor:
+        if not segments or self.referee is None:
+            drift = self.space.norm(value[:, 0] - self.start)
+            return drift / self.space.norm(self.start).clamp_min(1e-300)
+        size = self.space.norm(value).amax(1).clamp_min(1e-300)
+        tolerance = 0.1 * self.targets["steps"] / max(count, 1)
+        square = torch.zeros_like(size)
+        for one in segments:
+            before, after = one.before.detach().to(torch.float64), one.after.detach().to(torch.float64)
+            if not (torch.isfinite(before).all() and torch.isfinite(after).all()):
+                bad = ~(torch.isfinite(before).flatten(1).all(1) & torch.isfinite(after).flatten(1).all(1))
+                square = torch.where(bad, torch.full_like(square, float("inf")), square)
+                before, after = torch.nan_to_num(before, 0.0, 0.0, 0.0), torch.nan_to_num(after, 0.0, 0.0, 0.0)
+            again = self.referee.advance(self, one.begin, before, one.end, tolerance)
+            square = square + (self.space.norm(after - again) / size).square()
+        total = count * (square / len(segments)).sqrt()
+        finite = torch.isfinite(value).flatten(1).all(1)
+        return torch.where(finite, total, torch.full_like(total, float("inf")))

@@ -1,0 +1,143 @@
+"""The one loop: budget, finiteness, history, stagnation, progress, and the freezing of finished members."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sciml.core.problem import Problem
+from sciml.core.solution import Answer, Code, Segment
+
+if TYPE_CHECKING:
+    from sciml.core.evolution import Evolution
+    from sciml.core.solver import Context, Iterative
+
+__all__ = ["freeze", "march", "run"]
+
+
+def freeze(old: Any, new: Any, active: Tensor) -> Any:
+    """``new`` for active members, ``old`` for the others, in every tensor of a state whose first axis is the batch."""
+    batch, changes = active.shape[0], {}
+    for field in dataclasses.fields(new):
+        a, b = getattr(old, field.name), getattr(new, field.name)
+        if isinstance(b, Tensor) and b.ndim >= 1 and b.shape[0] == batch and isinstance(a, Tensor):
+            changes[field.name] = torch.where(active.reshape(-1, *[1] * (b.ndim - 1)), b, a)
+    return dataclasses.replace(new, **changes)
+
+
+def run(solver: Iterative, problem: Problem, start: Tensor | None, context: Context) -> Answer:
+    """Step ``solver`` until every member is done or the budget is spent; the claim is the solver's, not the verdict."""
+    setup = solver.setup_for(problem)
+    state = solver.init(problem, setup, start)
+    history = [solver.measure(problem, setup, state).detach()]
+    codes = _update(solver.done(problem, setup, state), history)
+    batch = codes.shape[0]
+    every = 1 if codes.device.type == "cpu" else 8
+    steps, finished = 0, bool((codes != Code.RUNNING).all())
+    mixed = not finished and bool((codes != Code.RUNNING).any())
+    while steps < solver.max_steps and not finished:
+        new = _step(solver, problem, setup, state, context)
+        if batch > 1 and (mixed or every > 1):
+            new = freeze(state, new, codes == Code.RUNNING)
+        state = new
+        steps += 1
+        history.append(solver.measure(problem, setup, state).detach())
+        codes = torch.where(codes == Code.RUNNING, _update(solver.done(problem, setup, state), history), codes)
+        if steps % every == 0 or steps == solver.max_steps:
+            if steps >= solver.patience:
+                codes = torch.where((codes == Code.RUNNING) & _stagnant(history, solver.patience), torch.full_like(codes, Code.STAGNATED), codes)
+            finished = bool((codes != Code.RUNNING).all())
+            mixed = not finished and bool((codes != Code.RUNNING).any())
+            if context.progress is not None:
+                context.progress(steps, solver.max_steps, float(history[-1].max()))
+    codes = torch.where(codes == Code.RUNNING, torch.full_like(codes, Code.BUDGET), codes)
+    answer = solver.answer(problem, setup, state)
+    return dataclasses.replace(answer, claim=codes, steps=steps, history=torch.stack(history))
+
+
+def _step(solver: Iterative, problem: Problem, setup: Any, state: Any, context: Context) -> Any:
+    if context.checkpoint is None or not torch.is_grad_enabled():
+        return solver.step(problem, setup, state)
+    from torch.utils.checkpoint import checkpoint
+
+    names = [f.name for f in dataclasses.fields(state) if isinstance(getattr(state, f.name), Tensor)]
+
+    def advance(*tensors: Tensor) -> Any:
+        current = dataclasses.replace(state, **dict(zip(names, tensors, strict=True)))
+        return solver.step(problem, setup, current)
+
+    return checkpoint(advance, *(getattr(state, name) for name in names), use_reentrant=False)
+
+
+def _update(codes: Tensor, history: list[Tensor]) -> Tensor:
+    """A monitored number that is not finite means DIVERGED, whatever the solver says."""
+    return torch.where(torch.isfinite(history[-1]), codes, torch.full_like(codes, Code.DIVERGED))
+
+
+def _stagnant(history: list[Tensor], patience: int) -> Tensor:
+    """No member-wise improvement of the best value by at least one part in a thousand in ``patience`` steps."""
+    recent = torch.stack(history[-patience:]).amin(0)
+    before = torch.stack(history[:-patience]).amin(0) if len(history) > patience else torch.full_like(recent, float("inf"))
+    return recent > 0.999 * before
+
+
+def march(
+    problem: Evolution,
+    step: float,
+    advance: Callable[[float, float, Tensor], Tensor],
+    begin: Tensor,
+    physical: Callable[[Tensor], Tensor],
+    context: Context,
+) -> Answer:
+    """Fixed time steps from ``problem.begin`` through ``problem.times``, keeping the steps that the referee wants to see.
+
+    Each interval between wanted times is cut into equal steps of at most ``step``. ``advance(t, dt, state)`` returns the
+    next state; ``physical`` turns a state into a field. A member that is no longer finite is DIVERGED.
+    """
+    nodes = (problem.begin, *problem.times)
+    counts = [max(1, math.ceil((b - a) / step * (1 - 1e-12))) if b > a else 0 for a, b in pairwise(nodes)]
+    total, kept = sum(counts), context.kept(sum(counts))
+    every, pending = context.checkpoint, 0
+    state, index, outputs, segments = begin, 0, [], []
+    for (a, b), count in zip(pairwise(nodes), counts, strict=True):
+        dt, done = ((b - a) / count if count else 0.0), 0
+        while done < count:
+            chunk = min(count - done, every or 1)
+            pending = index + chunk
+            watched = [i for i in range(index, pending) if i in kept]
+            if every and torch.is_grad_enabled():
+                from torch.utils.checkpoint import checkpoint
+
+                def leap(current: Tensor, first: int = done, many: int = chunk, dt: float = dt, a: float = a) -> Tensor:
+                    for j in range(first, first + many):
+                        current = advance(a + j * dt, dt, current)
+                    return current
+
+                before, state = state, checkpoint(leap, state, use_reentrant=False)
+                if watched:
+                    again = before.detach()
+                    with torch.no_grad():
+                        for j in range(chunk):
+                            after = advance(a + (done + j) * dt, dt, again)
+                            if index + j in kept:
+                                segments.append(Segment(a + (done + j) * dt, a + (done + j + 1) * dt, physical(again), physical(after)))
+                            again = after
+            else:
+                before, state = state, advance(a + done * dt, dt, state)
+                if watched:
+                    segments.append(Segment(a + done * dt, a + (done + 1) * dt, physical(before).detach(), physical(state).detach()))
+            index, done = pending, done + chunk
+            if context.progress is not None and index % 50 == 0:
+                context.progress(index, total, b)
+        outputs.append(physical(state))
+    value = torch.stack(outputs, 1)
+    value = value.expand(problem.batch, *value.shape[1:])
+    finite = torch.isfinite(value.detach()).flatten(1).all(1)
+    codes = torch.where(finite, int(Code.CONVERGED), int(Code.DIVERGED))
+    return Answer(value, codes, steps=total, segments=tuple(segments), step_count=total)

@@ -1,0 +1,122 @@
+"""Where a problem came from: name or path, settings and changes, enough to build it again.
+
+Small things are kept as JSON; tensors (in settings or in changes) by SHA-256 digest, with the arrays beside. Problems
+from the catalogue pickle through their recipe, so a lambda inside a problem file is no obstacle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Recipe", "digest"]
+
+# Set by the catalogue when it is imported: builds a problem from (source, settings).
+_builder: list[Callable[[Recipe], Any]] = []
+
+
+def digest(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's dtype, shape and bytes."""
+    flat = tensor.detach().cpu().contiguous()
+    head = f"{flat.dtype}{tuple(flat.shape)}".encode()
+    return hashlib.sha256(head + flat.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """Provenance: ``source`` (catalogue name or path), ``sha256`` of the file, settings, and the changes made since."""
+
+    source: str
+    sha256: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    changes: tuple[tuple[str, Any], ...] = ()
+    arrays: Mapping[str, Tensor] = field(default_factory=dict, metadata={"opaque": True})
+    complete: bool = True
+
+    def changed(self, verb: str, argument: Any) -> Recipe:
+        """The recipe after one more change (``replace``, ``member``, ``with_target``, ``to``)."""
+        arrays = dict(self.arrays)
+        return replace(self, changes=(*self.changes, (verb, _pack(argument, arrays))), arrays=arrays)
+
+    def argument(self, packed: Any) -> Any:
+        """A setting or change argument with its arrays put back."""
+        if isinstance(packed, Mapping):
+            if set(packed) == {"array"}:
+                return self.arrays[packed["array"]]
+            if set(packed) == {"scalar", "dtype"}:
+                return torch.tensor(packed["scalar"], dtype=getattr(torch, packed["dtype"]))
+            return {key: self.argument(value) for key, value in packed.items()}
+        if isinstance(packed, list | tuple):
+            return type(packed)(self.argument(value) for value in packed)
+        return packed
+
+    @staticmethod
+    def of(source: str, sha256: str, settings: Mapping[str, Any]) -> Recipe:
+        """A fresh recipe; settings that are neither JSON nor tensors make it incomplete (it then pickles by value)."""
+        arrays: dict[str, Tensor] = {}
+        packed = {key: _pack(value, arrays) for key, value in settings.items()}
+        try:
+            json.dumps(packed)
+        except TypeError:
+            packed = {key: value if _is_json(value) else f"{value!r}" for key, value in packed.items()}
+            return Recipe(source, sha256, packed, arrays=arrays, complete=False)
+        return Recipe(source, sha256, packed, arrays=arrays)
+
+    def to_json(self) -> str:
+        """The recipe as JSON, arrays as digests."""
+        return json.dumps({"source": self.source, "sha256": self.sha256, "settings": dict(self.settings), "changes": list(self.changes), "complete": self.complete})
+
+    @staticmethod
+    def from_json(text: str) -> Recipe:
+        """The recipe as it stood in a file (without arrays)."""
+        data = json.loads(text)
+        return Recipe(data["source"], data["sha256"], data["settings"], tuple((verb, argument) for verb, argument in data["changes"]), complete=data["complete"])
+
+    def build(self) -> Any:
+        """The problem: loaded by the catalogue, with the changes applied in their order."""
+        if not _builder:
+            import importlib
+
+            importlib.import_module("sciml.catalogue")
+        problem = _builder[0](self)
+        for verb, packed in self.changes:
+            argument = self.argument(packed)
+            if verb == "replace":
+                problem = problem.replace(**argument)
+            elif verb == "member":
+                problem = problem.member(argument)
+            elif verb == "with_target":
+                problem = problem.with_target(**argument)
+            elif verb == "to":
+                problem = problem.to(getattr(torch, argument["dtype"])) if "dtype" in argument else problem.to(device=argument["device"])
+        return problem
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _pack(value: Any, arrays: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        if value.ndim == 0:
+            return {"scalar": value.item(), "dtype": str(value.dtype).removeprefix("torch.")}
+        key = digest(value)
+        arrays[key] = value.detach().clone()
+        return {"array": key}
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, Mapping):
+        return {key: _pack(entry, arrays) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_pack(entry, arrays) for entry in value]
+    return value

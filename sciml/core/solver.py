@@ -1,0 +1,141 @@
+"""What a solver is: an immutable record of its settings that turns a problem into an Answer."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from sciml.core.gradients import Gradient, Implicit
+from sciml.core.problem import Linear, Problem
+from sciml.core.solution import Answer, Code
+from sciml.core.tree import tensors
+from sciml.domains.errors import InputError
+
+if TYPE_CHECKING:
+    from sciml.core.solution import Solution
+
+__all__ = ["Context", "Iterative", "Solver"]
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What ``solve`` passes down: the verb itself, a progress callback, checkpointing, the number of steps to keep."""
+
+    solve: Callable[..., Solution] | None = None
+    progress: Callable[[int, int, float], None] | None = None
+    checkpoint: int | None = None
+    kept_steps: int = 8
+    seed: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def kept(self, count: int) -> frozenset[int]:
+        """Which of ``count`` time steps the referee wants to see: drawn from the seed, not by the solver."""
+        generator = torch.Generator().manual_seed(self.seed + 7919)
+        return frozenset(torch.randperm(count, generator=generator)[: self.kept_steps].tolist())
+
+
+class Solver(ABC):
+    """Abstract: ``accepts`` says in one sentence why not (None: yes), ``run`` computes an Answer.
+
+    Class facts: ``gradient`` is how derivatives pass through by default; ``batched`` False makes ``solve`` loop over
+    members; ``citations`` are BibTeX entries of the method.
+    """
+
+    gradient: ClassVar[Gradient] = Implicit()
+    batched: ClassVar[bool] = True
+    citations: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def accepts(self, problem: Problem) -> str | None:
+        """None if the solver can be asked to solve the problem, else the reason in one sentence."""
+
+    @abstractmethod
+    def run(self, problem: Problem, start: Tensor | None, context: Context) -> Answer:
+        """Compute; never print, never read the clock, never judge."""
+
+    def transposed(self) -> Solver:
+        """The solver for the transposed problem of an implicit gradient: the same, with the same preconditioner."""
+        return self
+
+
+class Iterative(Solver):
+    """A solver with a state that the shared loop (``core/loop.py``) steps, stops, times and freezes per member."""
+
+    max_steps: int
+    patience: ClassVar[int] = 60
+
+    @abstractmethod
+    def setup(self, problem: Problem) -> Any:
+        """What depends on the operator alone, computed once."""
+
+    @abstractmethod
+    def init(self, problem: Problem, setup: Any, start: Tensor | None) -> Any:
+        """The first state: a frozen dataclass whose tensors have the batch as their first axis."""
+
+    @abstractmethod
+    def step(self, problem: Problem, setup: Any, state: Any) -> Any:
+        """The next state."""
+
+    @abstractmethod
+    def measure(self, problem: Problem, setup: Any, state: Any) -> Tensor:
+        """The monitored number per member, as the certificate would measure it as nearly as is cheap."""
+
+    @abstractmethod
+    def done(self, problem: Problem, setup: Any, state: Any) -> Tensor:
+        """Codes per member: RUNNING to go on."""
+
+    @abstractmethod
+    def answer(self, problem: Problem, setup: Any, state: Any) -> Answer:
+        """The Answer for a state; the loop fills in claim, steps and history."""
+
+    def prepare(self, problem: Problem) -> Self:
+        """A copy that keeps the set-up of this operator for many right-hand sides; it refuses another operator."""
+        reason = self.accepts(problem)
+        if reason is not None:
+            raise InputError(reason)
+        prepared = copy.copy(self)
+        with torch.no_grad():
+            object.__setattr__(prepared, "_prepared", (_operator(problem), self.setup(problem)))
+        return prepared
+
+    def setup_for(self, problem: Problem) -> Any:
+        """The kept set-up if this solver was prepared, else a fresh one."""
+        kept = getattr(self, "_prepared", None)
+        if kept is None:
+            return self.setup(problem)
+        operator, setup = kept
+        if not _same(operator, _operator(problem)):
+            raise InputError(f"this {type(self).__name__} was prepared for another operator than that of {problem.name!r}; call prepare() again")
+        return setup
+
+    def run(self, problem: Problem, start: Tensor | None, context: Context) -> Answer:
+        """The shared loop."""
+        from sciml.core.loop import run
+
+        return run(self, problem, start, context)
+
+
+def _operator(problem: Problem) -> Any:
+    return problem.operator if isinstance(problem, Linear) else problem
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if type(a) is not type(b) or getattr(a, "space", None) is None or a.space.shape != b.space.shape:
+        return False
+    if a.space.domain is not None and a.space.domain.to_dict() != b.space.domain.to_dict():
+        return False
+    one, two = tensors(a), tensors(b)
+    return one.keys() == two.keys() and all(one[k].shape == two[k].shape and one[k].dtype == two[k].dtype and torch.equal(one[k], two[k]) for k in one)
+
+
+def running(batch: int, device: torch.device) -> Tensor:
+    """A claim of RUNNING for every member."""
+    return torch.full((batch,), int(Code.RUNNING), dtype=torch.int64, device=device)

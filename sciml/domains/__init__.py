@@ -1,0 +1,12 @@
+"""Where fields live: grids, side conditions, spaces, random fields."""
+
+from sciml.domains.boundary import Condition as Condition
+from sciml.domains.boundary import Dirichlet as Dirichlet
+from sciml.domains.boundary import Neumann as Neumann
+from sciml.domains.boundary import Periodic as Periodic
+from sciml.domains.boundary import Robin as Robin
+from sciml.domains.errors import InputError as InputError
+from sciml.domains.grid import Axis as Axis
+from sciml.domains.grid import Grid as Grid
+from sciml.domains.random_fields import GaussianField as GaussianField
+from sciml.domains.space import Space as Space

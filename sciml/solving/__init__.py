@@ -1,0 +1,5 @@
+"""The verb ``solve`` and its companions."""
+
+from sciml.solving.refine import Refinement as Refinement
+from sciml.solving.refine import refine as refine
+from sciml.solving.solve import solve as solve

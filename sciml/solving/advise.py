@@ -1,0 +1,37 @@
+"""Which solvers could be asked: computed from ``accepts`` of every solver with usable defaults."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+from sciml.core.problem import Problem
+from sciml.core.solver import Solver
+
+__all__ = ["solvers", "who_accepts"]
+
+
+def solvers() -> list[type[Solver]]:
+    """Every final solver class of ``sciml.solvers`` and ``sciml.learned``."""
+    found: dict[str, type[Solver]] = {}
+    for folder in ("sciml.solvers", "sciml.learned"):
+        module = importlib.import_module(folder)
+        for name, thing in vars(module).items():
+            if inspect.isclass(thing) and issubclass(thing, Solver) and not inspect.isabstract(thing):
+                found[name] = thing
+    return [found[name] for name in sorted(found)]
+
+
+def who_accepts(problem: Problem, but: Solver | None = None) -> str:
+    """Names of the solvers that accept ``problem`` with their default settings, or ``none``."""
+    names = []
+    for kind in solvers():
+        if but is not None and isinstance(but, kind):
+            continue
+        try:
+            candidate = kind()
+        except TypeError:
+            continue
+        if candidate.accepts(problem) is None:
+            names.append(kind.__name__)
+    return ", ".join(names) or "none"
