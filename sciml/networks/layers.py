@@ -109,7 +109,7 @@ class SpectralConvolution(nn.Module):
                 f"SpectralConvolution: input has {len(shape)} space axes and modes {self.modes} ask for {dim}."
             )
         kept = [min(m, (n + 1) // 2) for m, n in zip(self.modes, shape, strict=True)]
-        weight = self.weight
+        weight: Tensor = self.weight
         for axis, (m, k) in enumerate(zip(self.modes, kept, strict=True)):
             if k < m:
                 weight = weight.narrow(axis, m - k, 2 * k - 1) if axis < dim - 1 else weight.narrow(axis, 0, k)

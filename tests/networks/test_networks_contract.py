@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import sciml.networks
 
-FILES = [importlib.import_module(f"sciml.networks.{found.name}") for found in pkgutil.iter_modules(sciml.networks.__path__)]
+NAMES = [found.name for found in pkgutil.iter_modules(sciml.networks.__path__)]
+FILES = [importlib.import_module(f"sciml.networks.{name}") for name in NAMES]
 
 
 def named(module: ModuleType) -> str:
