@@ -30,6 +30,9 @@ SIDEWAYS: dict[tuple[str, str], tuple[str, str]] = {
     ("core", "show"): ("lazy", "Solution.plot"),
     ("training", "catalogue"): ("lazy", "generate draws members of a problem by name"),
     ("training", "solving"): ("lazy", "generate solves them"),
+    ("catalogue", "training"): ("lazy", "pretrained weights are a fit"),
+    ("solving", "catalogue"): ("lazy", "refine loads the same problem on another grid"),
+    ("solvers", "discretise"): ("lazy", "example() and default operators"),
 }
 
 HEAVY = frozenset({"xarray", "h5py", "h5netcdf", "matplotlib", "scipy", "pandas", "rich", "cyclopts", "safetensors"})

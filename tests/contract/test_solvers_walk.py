@@ -73,13 +73,9 @@ class Richardson(Iterative):
         rate = 0.25
         if self.flaw == "seed":
             rate = 0.2 + 0.05 * float(torch.rand(()))
-        if self.flaw == "mixes":
-            rate = rate * (1 + 1e-3 * state.residual.shape[0])
         u = state.u + rate * state.residual
         if self.flaw == "stray":
             u = u + torch.zeros(u.shape, dtype=u.dtype, device="cpu")
-        if self.flaw == "double":
-            u = u.to(torch.float64)
         return Iterate(u, problem.rhs - problem.operator(u))
 
     def measure(self, problem: Any, setup: Any, state: Iterate) -> Tensor:
@@ -91,6 +87,10 @@ class Richardson(Iterative):
 
     def answer(self, problem: Any, setup: Any, state: Iterate) -> Answer:
         value = state.u + 1.0 if self.flaw == "wrong" else state.u
+        if self.flaw == "mixes":
+            value = value + 1e-8 * (value.mean(0, keepdim=True) - value)
+        if self.flaw == "double":
+            value = value.to(torch.float64)
         codes = torch.full((value.shape[0],), int(Code.CONVERGED))
         return Answer(value[:, :, :-1] if self.flaw == "short" else value, codes)
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import sciml
+from sciml.solving import solve
 from sciml.core import Code, Evolution, Iterative, Solution, SolveError
 from sciml.domains.errors import InputError
 
@@ -41,7 +41,7 @@ def solved(problem: Any, solver: Any, **settings: Any) -> Solution:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return sciml.solve(problem, solver, **settings)
+            return solve(problem, solver, **settings)
         except SolveError as error:
             return error.solution
 
@@ -99,7 +99,7 @@ def refuses_in_a_sentence(solver: Any, others: list[Any]) -> list[str]:
             faults.append(f"says {reason!r} of {problem.name!r}, which is no sentence")
             continue
         try:
-            sciml.solve(problem, solver)
+            solve(problem, solver)
         except InputError as error:
             if reason not in str(error):
                 faults.append(f"the refusal of {problem.name!r} does not say why")
@@ -203,7 +203,7 @@ def refuses_nan(solver: Any, problem: Any) -> list[str]:
     bad = problem.parameters()[name].clone()
     bad.view(-1)[bad.numel() // 2] = float("nan")
     try:
-        sciml.solve(problem.replace(**{name: bad}), solver)
+        solve(problem.replace(**{name: bad}), solver)
     except InputError as error:
         return [] if name in str(error) else [f"the refusal does not name {name!r}: {error}"]
     return [f"a {name} that is not a number is accepted"]
