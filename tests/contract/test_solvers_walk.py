@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, ClassVar
@@ -15,19 +14,18 @@ from torch import Tensor
 
 from sciml.core import Answer, Code, Iterative, Linear, Matrix
 
-Promise = Callable[[Any, Any], list[str]]
 SOLVERS, LEARNED = walk.files("solvers"), walk.files("learned")
 
 
-@pytest.mark.parametrize("promise", walk.SOLVER, ids=lambda promise: promise.__name__)
+@pytest.mark.parametrize("promise", walk.SOLVER, ids=walk.named)
 @pytest.mark.parametrize("file", SOLVERS, ids=walk.short)
-def test_solver(file: ModuleType, promise: Promise) -> None:
+def test_solver(file: ModuleType, promise: walk.Promise) -> None:
     assert not promise(*file.example())
 
 
-@pytest.mark.parametrize("promise", walk.LEARNED, ids=lambda promise: promise.__name__)
+@pytest.mark.parametrize("promise", walk.LEARNED, ids=walk.named)
 @pytest.mark.parametrize("file", LEARNED, ids=walk.short)
-def test_learned(file: ModuleType, promise: Promise) -> None:
+def test_learned(file: ModuleType, promise: walk.Promise) -> None:
     assert not promise(*file.example())
 
 
@@ -108,8 +106,8 @@ def system() -> Linear:
     return Linear("six equations", Matrix(matrix, positive=True), torch.randn(1, 1, 6, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("promise", walk.SOLVER, ids=lambda promise: promise.__name__)
-def test_an_honest_twin_passes(promise: Promise) -> None:
+@pytest.mark.parametrize("promise", walk.SOLVER, ids=walk.named)
+def test_an_honest_twin_passes(promise: walk.Promise) -> None:
     assert not promise(Richardson(), system())
 
 
@@ -125,7 +123,7 @@ def test_an_honest_twin_passes(promise: Promise) -> None:
         ("stray", walk.steps_anywhere),
     ],
 )
-def test_a_broken_twin_is_caught(flaw: str, promise: Promise) -> None:
+def test_a_broken_twin_is_caught(flaw: str, promise: walk.Promise) -> None:
     assert promise(Richardson(flaw), system())
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sciml.solving import solve
 from sciml.core import Code, Evolution, Iterative, Solution, SolveError
 from sciml.domains.errors import InputError
+from sciml.solving import solve
 
+Promise = Callable[[Any, Any], list[str]]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -46,6 +47,10 @@ def solved(problem: Any, solver: Any, **settings: Any) -> Solution:
             return error.solution
 
 
+def named(promise: Promise) -> str:
+    return promise.__name__
+
+
 def main_name(problem: Any) -> str:
     """The tensor that the walk varies: the source, the start, or the first one there is."""
     names = list(problem.parameters())
@@ -56,7 +61,7 @@ def several(problem: Any) -> Any:
     """Three members: the problem with its main tensor times 1, 1/2 and 1/4."""
     name = main_name(problem)
     tensor = problem.parameters()[name]
-    scales = torch.tensor([1.0, 0.5, 0.25], dtype=tensor.dtype)
+    scales = torch.tensor([1.0, 0.5, 0.25], dtype=tensor.dtype, device=tensor.device)
     if tensor.ndim == 0:
         return problem.replace(**{name: tensor * scales})
     return problem.replace(**{name: tensor[:1] * scales.reshape(-1, *[1] * (tensor.ndim - 1))})
@@ -223,7 +228,11 @@ def keeps_its_input(solver: Any, problem: Any) -> list[str]:
     """It changes neither the problem's tensors nor the start."""
     before = {name: tensor.clone() for name, tensor in problem.parameters().items()}
     space = problem.space
-    start = None if isinstance(problem, Evolution) else torch.full((1, *space.shape), 0.1, dtype=space.dtype)
+    start = (
+        None
+        if isinstance(problem, Evolution)
+        else torch.full((1, *space.shape), 0.1, dtype=space.dtype, device=space.device)
+    )
     solved(problem, solver, start=start)
     after = problem.parameters()
     faults = [f"changes the {name}" for name, tensor in before.items() if not torch.equal(tensor, after[name])]
