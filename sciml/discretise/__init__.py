@@ -2,3 +2,8 @@
 
 from sciml.discretise.finite_difference import Diffusion as Diffusion
 from sciml.discretise.finite_difference import laplacian as laplacian
+from sciml.discretise.spectral import Modes as Modes
+from sciml.discretise.spectral import Spectrum as Spectrum
+from sciml.discretise.spectral import Transform as Transform
+from sciml.discretise.spectral import derivative as derivative
+from sciml.discretise.spectral import eigenvalues as eigenvalues
