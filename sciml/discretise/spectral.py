@@ -1,16 +1,16 @@
 r"""Transforms that make second differences diagonal, and spectral derivatives on periodic axes.
 
-On a vertex-centred axis with ``n`` unknowns and spacing ``h`` the operator ``-d2`` (per volume, half cells at Neumann ends)
-has the eigenvectors and eigenvalues ``4 / h^2 sin^2(theta_k h / 2)``:
+On a vertex-centred axis with ``n`` unknowns and spacing ``h`` the operator ``-d2`` (per volume, half cells at Neumann
+ends) has the eigenvalues ``4 / h^2 sin^2(k h / 2)``, ``k`` the angular wave number of the eigenvectors:
 
 * Dirichlet, Dirichlet: ``sin(pi (k+1) (j+1) / (n+1))`` (DST-I);  Neumann, Neumann: ``cos(pi k j / (n-1))`` (DCT-I);
 * Neumann, Dirichlet: ``cos(pi (k+1/2) j / n)`` (DCT-III);  Dirichlet, Neumann: ``sin(pi (k+1/2) (j+1) / n)`` (DST-III);
 * periodic: ``exp(2 pi i k j / n)`` (FFT).
 
-A ``Transform`` takes the coefficients along all axes at once. It diagonalises ``V^-1 A`` (``V`` the dual cells): with half
-cells only ``V^(1/2) A V^(-1/2)`` is symmetric, so the transform is orthogonal in the inner product weighted by ``V``, not in the
-plain one. References: Strang, SIAM Review 41, 1999, doi 10.1137/S0036144598336745; Martucci, IEEE Trans. Signal Process. 42,
-1994, doi 10.1109/78.295213; the two-thirds rule: Orszag, J. Atmos. Sci. 28, 1971.
+A ``Transform`` takes the coefficients along all axes at once. It diagonalises ``V^-1 A`` (``V`` the dual cells) and is
+orthogonal in the inner product weighted by ``V``, not in the plain one.
+References: Strang, SIAM Review 41, 1999, doi 10.1137/S0036144598336745; Martucci, IEEE Trans. Signal Process. 42, 1994,
+doi 10.1109/78.295213; the two-thirds rule: Orszag, J. Atmos. Sci. 28, 1971.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def kinds(grid: Grid) -> tuple[str, ...]:
     for name, (lower, upper) in zip("xyz", grid.conditions, strict=False):
         if isinstance(lower, Robin) or isinstance(upper, Robin):
             raise InputError(
-                f"axis {name} has a Robin side, which no fast transform makes diagonal; use ConjugateGradient or Multigrid"
+                f"axis {name} has a Robin side, which no fast transform makes diagonal; use ConjugateGradient"
             )
         ends = "".join("n" if node else "d" for node in (_node(lower), _node(upper)))
         result.append("periodic" if isinstance(lower, Periodic) else ends)
@@ -56,9 +56,9 @@ def _node(condition: object) -> bool:
 class Transform:
     """The eigenbasis of ``-laplacian`` on ``grid`` (side values taken as zero), along the trailing space axes.
 
-    ``inverse(forward(u)) == u``. With periodic axes coefficients are complex and the last periodic axis holds half of the
-    spectrum, as in a real FFT. Differentiable any number of times; leading axes are batch axes. Plain CPU tensors without
-    a gradient go through scipy (two threads), all others through torch's FFT.
+    ``inverse(forward(u)) == u``. With periodic axes coefficients are complex and the last periodic axis holds half of
+    the spectrum, as in a real FFT. Differentiable any number of times; leading axes are batch axes. Plain CPU tensors
+    without a gradient go through scipy (two threads), all others through torch's FFT.
 
     Raises InputError for a Robin side.
     """
@@ -189,7 +189,7 @@ def _index(grid: Grid, axis: int, halved: bool, dtype: torch.dtype, device: torc
 
 
 def eigenvalues(grid: Grid, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
-    """Eigenvalues of the second-difference ``-laplacian`` per volume, ``(*modes)``, in the basis of ``Transform(grid)``."""
+    """Eigenvalues ``(*modes)`` of second differences, ``-laplacian`` per volume, in the basis of ``Transform(grid)``."""
     total = torch.zeros((1,) * grid.dim, dtype=dtype, device=device)
     halved = Transform(grid)._halved
     for axis, (kind, info) in enumerate(zip(kinds(grid), grid.axes(), strict=True)):
@@ -207,7 +207,7 @@ def eigenvalues(grid: Grid, dtype: torch.dtype = torch.float64, device: torch.de
 class Modes(NamedTuple):
     """What a symbol is a function of.
 
-    ``square`` ``(*modes)``: ``|k|^2``, exact on an all-periodic grid, otherwise the eigenvalues of the second differences.
+    ``square`` ``(*modes)``: ``|k|^2``, exact on an all-periodic grid, otherwise the eigenvalues of second differences.
     ``wave``: on an all-periodic grid the angular wave numbers ``k`` along each axis (broadcastable), otherwise empty;
     ``odd`` the same with the unpaired highest mode of an even axis set to zero, for derivatives of odd order.
     """
@@ -242,11 +242,11 @@ def diffusion(modes: Modes, *, diffusivity: Tensor) -> Tensor:
 class Spectrum:
     """A linear operator with constant coefficients, diagonal in the basis of ``Transform(grid)``.
 
-    ``Spectrum(grid, diffusivity=nu)`` is ``nu * laplacian``, with the exact symbol ``-nu |k|^2`` on an all-periodic grid and that
-    of second differences otherwise. ``Spectrum(grid, function, name=tensor, ...)`` has the symbol
+    ``Spectrum(grid, diffusivity=nu)`` is ``nu * laplacian``, with the exact symbol ``-nu |k|^2`` on an all-periodic grid
+    and that of second differences otherwise. ``Spectrum(grid, function, name=tensor, ...)`` has the symbol
     ``function(modes, *, name, ...)``, a plain function of ``Modes`` and of the tensors, such as
-    ``lambda m, *, nu: -nu * m.square.square()``. Tensors of shape ``(batch,)`` give one number per member. Side values of the
-    grid are taken as zero. Implements ``sciml.core.evolution.Diagonal``.
+    ``lambda m, *, nu: -nu * m.square.square()``. Tensors of shape ``(batch,)`` give one number per member. Side values
+    of the grid are taken as zero. Implements ``sciml.core.evolution.Diagonal``.
 
     Raises InputError for a Robin side and for a parameter that is not a tensor.
     """
@@ -266,7 +266,7 @@ class Spectrum:
         for name, value in named.items():
             if not isinstance(value, Tensor):
                 raise InputError(
-                    f"the spectrum's {name!r} is {value!r}; pass torch.tensor({value!r}) so that it can be replaced and differentiated"
+                    f"the spectrum's {name!r} is {value!r}; pass torch.tensor({value!r}), so that it can be replaced"
                 )
             named[name] = value.reshape(-1, 1, *[1] * grid.dim) if value.ndim == 1 else value
         wants = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -299,7 +299,7 @@ class Spectrum:
         return result if result.ndim == self.grid.dim + 2 else result.reshape((1, 1, *result.shape[-self.grid.dim :]))
 
     def dealias(self, v: Tensor) -> Tensor:
-        """Coefficients with ``3 |index| < n`` along every periodic axis (the two-thirds rule); other axes are kept whole."""
+        """Coefficients with ``3 |index| < n`` along every periodic axis (the two-thirds rule); others are kept whole."""
         transform = self.transform
         for axis, kind in enumerate(transform.kinds):
             if kind == "periodic":
@@ -311,8 +311,8 @@ class Spectrum:
 def derivative(u: Tensor, axis: int, space: Space, order: int = 1) -> Tensor:
     """The spectral derivative of ``u`` along a periodic space axis; exact for fields that the grid resolves.
 
-    The unpaired highest mode of an even axis has no odd derivative and is left out. Raises InputError for an axis that is
-    not periodic. *Fails when* the field is not smooth: the derivative then oscillates (Gibbs).
+    The unpaired highest mode of an even axis has no odd derivative and is left out. Raises InputError for an axis that
+    is not periodic. *Fails when* the field is not smooth: the derivative then oscillates (Gibbs).
     """
     grid = space.domain
     if grid is None or not isinstance(grid.conditions[axis][0], Periodic):
