@@ -19,8 +19,10 @@ __all__ = ["load_json", "load_tensors", "replacing", "save_json", "save_tensors"
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
-    """Give a temporary name in the same folder; on success it is forced to disk and takes the place of `path`.
+def replacing(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> Iterator[str]:
+    """Give a temporary name; on success that file is forced to disk and takes the place of `path`.
+
+    The temporary file lies beside `path`, or in `folder`, which must be on the same disk.
 
     Raises:
         InputError: the folder is missing or not writable, or the disk is full.
@@ -31,7 +33,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
     temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, made = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        descriptor, made = tempfile.mkstemp(dir=folder or target.parent, prefix=f".{target.name}.", suffix=".tmp")
         os.close(descriptor)
         temporary = Path(made)
         yield made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 
 from sciml.domains.errors import InputError
 from sciml.files import open_dataset
-from sciml.files.formats import own
+from sciml.files.formats import matlab_five, own
 
 
 def test_pdebench_darcy_drops_the_axis_of_length_one(tmp_path: Path) -> None:
@@ -127,6 +128,34 @@ def test_matlab_operator_sets(tmp_path: Path) -> None:
     scipy.io.savemat(path, {"xy": layouts.values(9, 2, 4)})  # members last
     data = open_dataset(path, dims=("node", "component", "sample"))
     assert data.sizes["sample"] == 4
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_matlab_five_reads_what_scipy_reads(tmp_path: Path, packed: bool) -> None:
+    path = tmp_path / "all.mat"
+    kinds = ("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "c16", "?")
+    made: dict[str, Any] = {f"v_{kind.strip('?') or 'b'}": (9 * layouts.values(3, 4, 2)).astype(kind) for kind in kinds}
+    made |= {"number": 3.0, "row": np.arange(5.0), "none": np.zeros((0, 3)), "text": "abc", "part": {"a": 1.0}}
+    scipy.io.savemat(path, made, do_compression=packed)
+    found = matlab_five.arrays(str(path))
+    other = scipy.io.loadmat(path)
+    assert set(found) == {name for name in made if name not in ("text", "part")}
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, other[name])
+        assert value.dtype == (bool if name == "v_b" else other[name].dtype)
+
+
+def test_matlab_five_big_endian(tmp_path: Path) -> None:
+    """A file as a big-endian machine writes it, made by hand from the description of the format."""
+    flags = struct.pack(">IIII", 6, 8, 6, 0)
+    shape = struct.pack(">IIii", 5, 8, 2, 3)
+    name = struct.pack(">HHc3x", 1, 1, b"u")
+    values = struct.pack(">II6d", 9, 48, *range(6))
+    body = flags + shape + name + values
+    path = tmp_path / "big.mat"
+    path.write_bytes(b"MATLAB 5.0".ljust(124) + b"\x01\x00MI" + struct.pack(">II", 14, len(body)) + body)
+    np.testing.assert_array_equal(matlab_five.arrays(str(path))["u"], np.arange(6.0).reshape(3, 2).T)
+    np.testing.assert_array_equal(scipy.io.loadmat(path)["u"], np.arange(6.0).reshape(3, 2).T)
 
 
 def test_matlab_seven_reverses_the_axes(tmp_path: Path) -> None:
@@ -246,6 +275,10 @@ def test_file_that_shrank(tmp_path: Path) -> None:
 
 
 def test_real_files(real_data: Path) -> None:
+    for path in sorted(real_data.rglob("*.mat")):
+        other = scipy.io.loadmat(path)
+        for name, value in matlab_five.arrays(str(path)).items():
+            np.testing.assert_array_equal(value, other[name])
     assert open_dataset(real_data / "pde/burgers.mat").usol.dims == ("x", "time")
     data = open_dataset(real_data / "pde/darcy_train_16.pt", names={"x": "coefficient", "y": "u"})
     assert data.u.shape == (1000, 16, 16) and data.coefficient.dtype == bool

@@ -1,4 +1,4 @@
-"""MATLAB files: v5 by scipy (in memory), v7.3 by h5py (lazy, with the axes reversed back to MATLAB's order).
+"""MATLAB files: v5 (in memory), v7.3 by h5py (lazy, with the axes reversed back to MATLAB's order).
 
 Axes come from `dims=`, from coordinate vectors beside the field (`x`, `t`), or from the two well-known
 neural-operator layouts: `coeff` and `sol` are (sample, x, y); `a` and `u` are (sample, x...) with time last in
@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sciml.domains.errors import InputError
 from sciml.files.axes import SPACE, Dims, assemble
 
 if TYPE_CHECKING:
@@ -38,25 +37,16 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
     """
     from sciml.files.formats import hdf5
 
-    arrays = _read_reversed(path) if hdf5.recognise(path) else _read_v5(path)
+    arrays = _read_reversed(path) if hdf5.recognise(path) else _read_five(path)
     return assemble(path, arrays, names, dims, _known(arrays))
 
 
-def _read_v5(path: str) -> dict[str, Any]:
+def _read_five(path: str) -> dict[str, Any]:
     import numpy as np
-    import scipy.io
 
-    try:
-        found = scipy.io.loadmat(path)
-    except Exception as error:  # scipy raises many kinds on damaged bytes
-        raise InputError(f"'{path}' is a damaged MATLAB file ({error}); copy or generate it again.") from error
-    arrays: dict[str, Any] = {}
-    for name, value in found.items():
-        if name.startswith("__") or not isinstance(value, np.ndarray) or value.dtype.kind not in "fiubc":
-            continue
-        kept = _real(value)
-        arrays[name] = np.ascontiguousarray(kept, dtype=kept.dtype.newbyteorder("="))
-    return arrays
+    from sciml.files.formats import matlab_five
+
+    return {name: np.ascontiguousarray(_real(value)) for name, value in matlab_five.arrays(path).items()}
 
 
 def _real(value: Any) -> Any:

@@ -88,6 +88,8 @@ def write(
     coordinates: Mapping[str, numpy.ndarray[Any, Any]],
     attrs: Mapping[str, Any],
     blocks: Iterable[Mapping[str, numpy.ndarray[Any, Any]]],
+    *,
+    folder: str | None = None,
 ) -> None:
     """Write a file member block by member block; it appears under its name only when it is whole and on disk.
 
@@ -98,6 +100,7 @@ def write(
         attrs: root attributes; text and numbers.
         blocks: consecutive runs of members; each maps every field with a `sample` axis to its values. Fields
             without that axis are taken from the first block.
+        folder: where the unfinished file lies (on the same disk); beside `path` by default.
 
     Raises:
         InputError: the folder is not writable, the disk is full, or the blocks do not fill the fields.
@@ -105,7 +108,7 @@ def write(
     import h5py
     import numpy as np
 
-    with replacing(path) as temporary:
+    with replacing(path, folder) as temporary:
         with h5py.File(temporary, "w", locking=False) as handle:
             handle.attrs["sciml"] = VERSION
             for key, value in attrs.items():
