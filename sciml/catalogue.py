@@ -152,7 +152,7 @@ def dataset(name: str) -> Any:
 
 def pretrained(name: str) -> Any:
     """A fit (network, normalisers, Signature) shipped with the package, by folder name under ``data/pretrained``."""
-    from sciml.training.fit import Fit
+    from sciml.training.fitted import Fit
 
     home = folder("data") / "pretrained" / name
     if not home.is_dir():

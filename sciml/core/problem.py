@@ -204,10 +204,12 @@ def _fit(problem: str, name: str, new: Tensor, old: Tensor) -> Tensor:
     if old.ndim == 0:
         if new.ndim <= 1:
             return new.reshape(()) if new.numel() == 1 else new
-    elif new.ndim <= old.ndim:
-        full = new.reshape((1,) * (old.ndim - new.ndim) + new.shape)
-        if full.shape[1:] == old.shape[1:] or all(a in (1, b) for a, b in zip(full.shape[1:], old.shape[1:], strict=True)):
-            return full
+    else:
+        one = [n for n in old.shape[1:] if n > 1]
+        if [n for n in new.shape if n > 1] == one:
+            return new.reshape(1, *old.shape[1:])
+        if new.ndim and [n for n in new.shape[1:] if n > 1] == one:
+            return new.reshape(-1, *old.shape[1:])
     raise InputError(f"{problem!r}: the new {name} has shape {tuple(new.shape)}, the old one {tuple(old.shape)}; only the batch axis may differ")
 
 

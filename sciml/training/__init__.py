@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from sciml.training.fit import fit
+from sciml.training.fitted import Fit, Score
+from sciml.training.generate import generate
 from sciml.training.samples import Normaliser, Samples, Signature, pairs, split, windows
 
-__all__ = ["Normaliser", "Samples", "Signature", "pairs", "split", "windows"]
+__all__ = [
+    "Fit", "Normaliser", "Samples", "Score", "Signature", "fit", "generate", "pairs", "split", "windows",
+]  # fmt: skip
