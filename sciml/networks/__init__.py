@@ -1,5 +1,4 @@
 """Neural operators as plain modules: (batch, channel, *space) in and out."""
 
-from sciml.networks.fno import FNO
-
-__all__ = ["FNO"]
+from sciml.networks.fno import FNO as FNO
+from sciml.networks.symmetric_fno import SymmetricFNO as SymmetricFNO

@@ -11,6 +11,7 @@ from torch import Tensor
 from sciml.domains.errors import InputError
 from sciml.networks.fno import FNO
 from sciml.networks.layers import SpectralConvolution, space_first, space_last
+from sciml.networks.symmetric_fno import SymmetricFNO, elements
 
 CASES = [
     ((16,), (5,)), ((15,), (5,)), ((7,), (9,)), ((1,), (2,)),
@@ -124,3 +125,31 @@ def test_refuses_impossible_settings(settings: dict[str, object]) -> None:
 def test_refuses_another_shape() -> None:
     with pytest.raises(InputError, match=r"\(2, 3, 8\)"):
         FNO(dim=1)(torch.zeros(2, 3, 8))
+
+
+@pytest.mark.parametrize("node", [False, True])
+@pytest.mark.parametrize("shape", [(7,), (6, 6), (6, 4), (4, 4, 4), (4, 3, 4)])
+def test_symmetric_network_commutes_with_its_group(shape: tuple[int, ...], node: bool) -> None:
+    network = SymmetricFNO(len(shape), modes=2, width=4, layers=2, in_channels=2, node=node).double().eval()
+    x = torch.randn(2, 2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    group = list(elements(shape))
+    assert len(group) == {(7,): 2, (6, 6): 8, (6, 4): 4, (4, 4, 4): 48, (4, 3, 4): 16}[shape]
+    plain = 0.0
+    for g in group[1:]:
+        moved = network.move(x, *g)
+        assert torch.equal(network.move(moved, *g, back=True), x) and not torch.equal(moved, x)
+        torch.testing.assert_close(network(moved), network.move(network(x), *g), rtol=0, atol=1e-12)
+        apart = network.inner(moved) - network.move(network.inner(x), *g)
+        plain = max(plain, float(apart.detach().abs().max()))
+    assert plain > 1e-3  # the network inside does not
+
+
+def test_symmetric_network_draws_its_average() -> None:
+    network = SymmetricFNO(2, modes=2, width=4, layers=1, padding=0.0).double()
+    x = torch.randn(1, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = network(x.expand(4000, -1, -1, -1))
+    spread = float(drawn.detach().std(0).max())
+    assert (drawn.mean(0) - network.eval()(x)).abs().max() < 5 * spread / 4000**0.5  # five standard errors
+    assert spread > 1e-3

