@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from sciml.training.augment import NodeReflection, Reflection, Translation, Transposition
 from sciml.training.fit import fit
 from sciml.training.fitted import Fit, Score
 from sciml.training.generate import generate
+from sciml.training.losses import H1, RelativeL2
+from sciml.training.optimisers import AdamW
 from sciml.training.samples import Normaliser, Samples, Signature, pairs, split, windows
+from sciml.training.schedules import Constant, Cosine, OneCycle
 
 __all__ = [
-    "Fit", "Normaliser", "Samples", "Score", "Signature", "fit", "generate", "pairs", "split", "windows",
+    "H1", "AdamW", "Constant", "Cosine", "Fit", "NodeReflection", "Normaliser", "OneCycle", "Reflection", "RelativeL2",
+    "Samples", "Score", "Signature", "Translation", "Transposition", "fit", "generate", "pairs", "split", "windows",
 ]  # fmt: skip
