@@ -55,6 +55,10 @@ class Evolution(Problem):
     are done again by the problem's ``referee``; the root mean square of their relative defects times the number of steps
     estimates the accumulated time-integration error relative to the solution. An answer without kept steps is judged on
     the intervals between its times. ``invariants`` map a name to a function of a state whose drift is told, not judged.
+
+    ``rest_modes`` may state the rest once more, on the coefficients of the stiff part (``function(t, v, *, ...)``), where
+    that saves transforms; the referee goes by ``rest``. ``exact`` ``(batch, time, channel, *space)`` is a known solution, for
+    comparison only.
     """
 
     name: str
@@ -72,6 +76,8 @@ class Evolution(Problem):
     recipe: Recipe | None = opaque()
     recommend: Callable[[Any], Any] | None = opaque()
     unknown: str = "u"
+    rest_modes: Law | None = None
+    exact: Tensor | None = field(default=None, metadata={"told": True})
 
     def __post_init__(self) -> None:
         times = tuple(float(t) for t in self.times)
@@ -80,6 +86,8 @@ class Evolution(Problem):
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "start", as_field("start", self.start, self.space))
         object.__setattr__(self, "rest", self.rest.shaped(self.space.dim))
+        if self.rest_modes is not None:
+            object.__setattr__(self, "rest_modes", self.rest_modes.shaped(self.space.dim))
 
     def rate(self, t: float, u: Tensor) -> Tensor:
         """``du/dt`` at ``(t, u)``."""
