@@ -17,8 +17,10 @@ polynomial versus Gauss-Seidel, J. Comput. Phys. 188 (2003), doi:10.1016/S0021-9
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +38,7 @@ class _Work:
     source: Tensor
     result: Tensor
     tape: Tape
+    scaled: Tensor | None = None
 
 
 class Hierarchy:
@@ -46,9 +49,10 @@ class Hierarchy:
         self.levels: list[Level] = []
         self.dampings: list[list[float]] = []
         self.scale: Tensor = torch.ones(())
+        self.mild = False  # the scale fits into float32 with room to spare
         self.null: Tensor | None = None  # one where the constants of a member are in the null space
         self.dtype = faces[0].dtype
-        self._kept: list[tuple[int, _Work]] = []
+        self._kept: list[_Work] = []
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -73,33 +77,45 @@ class Hierarchy:
         """One V-cycle from zero for A e = r: linear, symmetric, positive (semi)definite. ``r`` is (B, *space)."""
         space = tuple(range(1, r.dim()))
         r = self.centred(r)
-        work = self._take(r.shape[0])
-        scale = self.scale.to(r.dtype)
-        if r.dtype == self.dtype:
+        work = self._take(r.shape[0], r.device)
+        size: Tensor | None = None  # a float32 cycle must not underflow when the residual is small
+        if r.dtype != self.dtype:
+            size = torch.linalg.vector_norm(r, math.inf, space, keepdim=True)
+            if r.device.type == "cpu" and bool((((size > 1e-20) & (size < 1e20)) | (size == 0)).all()):
+                size = None
+        if size is None:
             work.source.copy_(r)
-        else:  # a float32 cycle must not underflow when the residual is small
-            size = power_of_two(r.abs().amax(space, keepdim=True))
-            work.source.copy_(r / size)
-            scale = scale / size
+        else:
+            size = power_of_two(size)
+            if work.scaled is None or work.scaled.dtype != r.dtype:
+                work.scaled = torch.empty_like(r)
+            work.source.copy_(torch.div(r, size, out=work.scaled))
         for step in work.tape:
             step()
-        e = work.result.to(r.dtype) / scale
-        self._kept.append((r.shape[0], work))
+        e = torch.empty_like(r, memory_format=torch.contiguous_format)
+        if self.mild and size is None:
+            e.copy_(work.result.div_(self.scale.to(work.result.dtype)))
+        else:
+            e.copy_(work.result).div_(self.scale if size is None else self.scale / size)
+        self._kept.append(work)
         return self.centred(e)
 
     # -- one tape per batch size, taken while in use ---------------------------------------------------------------
-    def _take(self, batch: int) -> _Work:
+    def _take(self, batch: int, device: torch.device) -> _Work:
         try:
-            size, work = self._kept.pop()
+            work = self._kept.pop()
         except IndexError:
-            return self._compile(batch)
-        return work if size == batch else self._compile(batch)
+            return self._compile(batch, device)
+        same = work.source.shape[0] == batch and work.source.device == device
+        return work if same else self._compile(batch, device)
 
-    def _compile(self, batch: int) -> _Work:
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": []}
+
+    def _compile(self, batch: int, device: torch.device) -> _Work:
         work = _Work()
         work.tape = []
         top = self.levels[0]
-        device = self.faces[0].device
         if top.inverse is not None:
             work.source = torch.zeros([batch, *(axis.n for axis in top.axes)], dtype=self.dtype, device=device)
             work.result = self._descend(0, work.tape, work.source, None)
@@ -240,6 +256,8 @@ def build(
         )
         faces = [(face / hierarchy.scale).to(dtype) for face in faces]
         mass = None if mass is None else (mass / hierarchy.scale).to(dtype)
+
+    hierarchy.mild = bool(((hierarchy.scale > 1e-10) & (hierarchy.scale < 1e10)).all())
 
     while True:
         if same is not None:

@@ -144,8 +144,7 @@ class Transfer:
         else:
             weight = torch.where((index >= 0) & (index < size), weight, torch.zeros_like(weight))
             index = index.clamp(0, size - 1)
-        used = weight.abs().amax(1) > 0
-        return index[used].to(self.device), weight[used].to(self.device, self.dtype)
+        return index.to(self.device), weight.to(self.device, self.dtype)
 
     def _nodes(self) -> Tensor:
         """Positions of the coarse nodes in fine spacings from the lower end."""
@@ -166,7 +165,7 @@ class Transfer:
                 at = self._nodes()
                 index, weight = self._reduce(
                     torch.ceil(at - self.ratio) - self.fine.first,
-                    math.ceil(2 * self.ratio) + 1,
+                    math.floor(2 * self.ratio) + 1,
                     lambda i: (1 - (i + self.fine.first - at).abs() / self.ratio).clamp(min=0),
                     self.fine.n,
                 )
@@ -290,7 +289,7 @@ class Transfer:
             )
 
         start = torch.floor(lower + 0.5) - self.fine.first
-        index, weight = self._reduce(start, math.ceil(self.ratio) + 2, share, self.fine.n)
+        index, weight = self._reduce(start, math.ceil(self.ratio) + 1, share, self.fine.n)
         return self._gathered(values, index, weight.to(values.dtype))
 
     def series(self, faces: Tensor) -> Tensor:
