@@ -54,10 +54,13 @@ class SymmetricFNO(nn.Module):
         if not self.training:
             total = sum((self.move(self.inner(self.move(x, *g)), *g, back=True) for g in group), torch.zeros(()).to(x))
             return total / len(group)
-        draw = torch.randint(len(group), (x.shape[0],)).tolist()
-        moved = torch.cat([self.move(x[i : i + 1], *group[d]) for i, d in enumerate(draw)])
-        out = self.inner(moved)
-        return torch.cat([self.move(out[i : i + 1], *group[d], back=True) for i, d in enumerate(draw)])
+        draw = torch.randint(len(group), (x.shape[0],))
+        order = draw.argsort(stable=True)  # members of one element together
+        sizes = draw.bincount(minlength=len(group)).tolist()
+        order, rest = order.to(x.device), order.argsort().to(x.device)
+        parts = [self.move(part, *g) for part, g in zip(x[order].split_with_sizes(sizes), group, strict=True)]
+        parts = list(self.inner(torch.cat(parts)).split_with_sizes(sizes))
+        return torch.cat([self.move(part, *g, back=True) for part, g in zip(parts, group, strict=True)])[rest]
 
     def move(self, x: Tensor, mirrored: tuple[int, ...], order: tuple[int, ...], *, back: bool = False) -> Tensor:
         """Mirror the axes in `mirrored`, then permute; `back` undoes it."""
