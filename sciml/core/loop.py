@@ -103,7 +103,7 @@ def march(
     nodes = (problem.begin, *problem.times)
     counts = [max(1, math.ceil((b - a) / step * (1 - 1e-12))) if b > a else 0 for a, b in pairwise(nodes)]
     total, kept = sum(counts), context.kept(sum(counts))
-    every, pending = context.checkpoint, 0
+    every, pending = context.checkpoint if torch.is_grad_enabled() else None, 0
     state, index, outputs, segments = begin, 0, [], []
     for (a, b), count in zip(pairwise(nodes), counts, strict=True):
         dt, done = ((b - a) / count if count else 0.0), 0
@@ -111,7 +111,7 @@ def march(
             chunk = min(count - done, every or 1)
             pending = index + chunk
             watched = [i for i in range(index, pending) if i in kept]
-            if every and torch.is_grad_enabled():
+            if every:
                 from torch.utils.checkpoint import checkpoint
 
                 def leap(current: Tensor, first: int = done, many: int = chunk, dt: float = dt, a: float = a) -> Tensor:
