@@ -1,4 +1,8 @@
 """Solvers: immutable records of settings that turn a problem into an answer."""
 
+from sciml.solvers.chained import Chained as Chained
+from sciml.solvers.collocation import Collocation as Collocation
 from sciml.solvers.conjugate_gradient import ConjugateGradient as ConjugateGradient
 from sciml.solvers.direct import Direct as Direct
+from sciml.solvers.exponential import ExponentialRungeKutta as ExponentialRungeKutta
+from sciml.solvers.multigrid import Multigrid as Multigrid
