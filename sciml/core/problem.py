@@ -205,11 +205,11 @@ def _fit(problem: str, name: str, new: Tensor, old: Tensor) -> Tensor:
         if new.ndim <= 1:
             return new.reshape(()) if new.numel() == 1 else new
     else:
-        one = [n for n in old.shape[1:] if n > 1]
-        if [n for n in new.shape if n > 1] == one:
+        one = [n for n in old.shape[1:] if n != 1]
+        if [n for n in new.shape if n != 1] == one:
             return new.reshape(1, *old.shape[1:])
-        if new.ndim and [n for n in new.shape[1:] if n > 1] == one:
-            return new.reshape(-1, *old.shape[1:])
+        if new.ndim and [n for n in new.shape[1:] if n != 1] == one:
+            return new.reshape(new.shape[0], *old.shape[1:])
     raise InputError(f"{problem!r}: the new {name} has shape {tuple(new.shape)}, the old one {tuple(old.shape)}; only the batch axis may differ")
 
 
