@@ -33,7 +33,7 @@ help:
 	@echo "make demo    solve an equation, train a network, use it as a solver (under five minutes, installation included)"
 	@echo "make test    the whole test suite"
 	@echo "make check   lint, format, types, architecture"
-	@echo "make bench   side-by-side timings with the peers; writes JSON and a table"
+	@echo "make bench   side-by-side timings with the peers; tables and JSON go to build/bench"
 	@echo "make gpu     the tests and the timings that need a GPU, in one call (PYTHON=python3 to use that Python as it is)"
 	@echo "make build   wheel and source distribution into dist/"
 	@echo "make clean   removes .venv, caches and builds"
@@ -67,7 +67,11 @@ check: $(READY) $(TOOLS)
 	@$(PYTHON) -m pytest tests/architecture
 
 bench: $(READY) $(PEERS)
-	@PYTHONPATH=. $(PYTHON) -m tests.benchmark
+	@mkdir -p build/bench
+	@for file in tests/benchmark/[!_]*.py; do \
+	  name=$$(basename $$file .py); echo "== $$name"; \
+	  PYTHONPATH=. $(PYTHON) -m tests.benchmark.$$name --out build/bench/$$name.md; \
+	done
 
 gpu: $(READY)
 	@$(PYTHON) -m pytest -p no:cacheprovider tests/gpu

@@ -64,11 +64,12 @@ LOADER = "sciml/catalogue.py"
 
 
 class Import(NamedTuple):
-    """One imported module: its full name, its line, and whether it runs only when a function is called."""
+    """One imported module: its full name, its line, whether it runs only when a function is called, or never."""
 
     name: str
     line: int
     lazy: bool
+    typing: bool = False
 
 
 def sources(root: Path, folder: str = "sciml") -> dict[str, str]:
@@ -77,28 +78,28 @@ def sources(root: Path, folder: str = "sciml") -> dict[str, str]:
 
 
 def imports(path: str, text: str) -> Iterator[Import]:
-    """Every import of a file, relative ones resolved; under TYPE_CHECKING counts as lazy, since nothing runs."""
+    """Every import of a file, relative ones resolved; under TYPE_CHECKING nothing runs, so that counts as lazy."""
     package = Path(path).parent.parts
 
-    def walk(node: ast.AST, lazy: bool) -> Iterator[Import]:
+    def walk(node: ast.AST, lazy: bool, typing: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Import):
-                yield from (Import(alias.name, child.lineno, lazy) for alias in child.names)
+                yield from (Import(alias.name, child.lineno, lazy, typing) for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
                 base = ".".join(package[: len(package) + 1 - child.level]) if child.level else ""
                 module = ".".join(part for part in (base, child.module or "") if part)
                 if module == "sciml" or module.count(".") == 0 and module == base:
-                    yield from (Import(f"{module}.{alias.name}", child.lineno, lazy) for alias in child.names)
+                    yield from (Import(f"{module}.{alias.name}", child.lineno, lazy, typing) for alias in child.names)
                 else:
-                    yield Import(module, child.lineno, lazy)
+                    yield Import(module, child.lineno, lazy, typing)
             elif isinstance(child, ast.Call) and ast.unparse(child.func).endswith("import_module") and child.args:
                 if isinstance(child.args[0], ast.Constant):
-                    yield Import(str(child.args[0].value), child.lineno, lazy)
+                    yield Import(str(child.args[0].value), child.lineno, lazy, typing)
             function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             typing_only = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
-            yield from walk(child, lazy or function or typing_only)
+            yield from walk(child, lazy or function or typing_only, typing or typing_only)
 
-    yield from walk(ast.parse(text), False)
+    yield from walk(ast.parse(text), False, False)
 
 
 def _part(path: str) -> str:
@@ -140,7 +141,7 @@ def heavy(files: dict[str, str]) -> list[str]:
                 faults.append(f"{path}:{item.line}: {item.name} is slow to import; import it inside the function")
             if library in HEAVY and not item.lazy and _part(path) != "cli" and path not in HEAVY_FILES:
                 faults.append(f"{path}:{item.line}: {library} is imported at the top; import it inside the function")
-            if library in FILE_LIBRARIES and not path.startswith(FILE_LIBRARIES_ALLOWED):
+            if library in FILE_LIBRARIES and not item.typing and not path.startswith(FILE_LIBRARIES_ALLOWED):
                 faults.append(f"{path}:{item.line}: {library} belongs to files, training, show and Solution")
     return faults
 
