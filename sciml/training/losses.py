@@ -80,7 +80,7 @@ class H1:
     neighbours. *Fails when* targets are constant in space (their gradient is zero) or noisy from point to point.
     """
 
-    weight: float = 0.1
+    weight: float = 1.0
     spacing: tuple[float, ...] | None = None
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
