@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sciml.core.evolution import Evolution
     from sciml.core.solver import Context, Iterative
 
-__all__ = ["freeze", "march", "run"]
+__all__ = ["cuts", "freeze", "march", "run"]
 
 
 def freeze(old: Any, new: Any, active: Tensor) -> Any:
@@ -87,6 +87,13 @@ def _stagnant(history: list[Tensor], patience: int) -> Tensor:
     return recent > 0.999 * before
 
 
+def cuts(problem: Evolution, step: float) -> list[tuple[float, float, int]]:
+    """The intervals between wanted times ``(begin, length of a step, number of steps)``, cut to equal steps of at most ``step``."""
+    nodes = (problem.begin, *problem.times)
+    counts = [max(1, math.ceil((b - a) / step * (1 - 1e-12))) if b > a else 0 for a, b in pairwise(nodes)]
+    return [(a, (b - a) / count if count else 0.0, count) for (a, b), count in zip(pairwise(nodes), counts, strict=True)]
+
+
 def march(
     problem: Evolution,
     step: float,
@@ -100,13 +107,13 @@ def march(
     Each interval between wanted times is cut into equal steps of at most ``step``. ``advance(t, dt, state)`` returns the
     next state; ``physical`` turns a state into a field. A member that is no longer finite is DIVERGED.
     """
-    nodes = (problem.begin, *problem.times)
-    counts = [max(1, math.ceil((b - a) / step * (1 - 1e-12))) if b > a else 0 for a, b in pairwise(nodes)]
-    total, kept = sum(counts), context.kept(sum(counts))
+    intervals = cuts(problem, step)
+    total = sum(count for _, _, count in intervals)
+    kept = context.kept(total)
     every, pending = context.checkpoint if torch.is_grad_enabled() else None, 0
     state, index, outputs, segments = begin, 0, [], []
-    for (a, b), count in zip(pairwise(nodes), counts, strict=True):
-        dt, done = ((b - a) / count if count else 0.0), 0
+    for a, dt, count in intervals:
+        done = 0
         while done < count:
             chunk = min(count - done, every or 1)
             pending = index + chunk
@@ -134,7 +141,7 @@ def march(
                     segments.append(Segment(a + done * dt, a + (done + 1) * dt, physical(before).detach(), physical(state).detach()))
             index, done = pending, done + chunk
             if context.progress is not None and index % 50 == 0:
-                context.progress(index, total, b)
+                context.progress(index, total, a + done * dt)
         outputs.append(physical(state))
     value = torch.stack(outputs, 1)
     value = value.expand(problem.batch, *value.shape[1:])
