@@ -88,31 +88,31 @@ class Transform:
 
     def forward(self, u: Tensor) -> Tensor:
         """Coefficients ``(..., *modes)`` of a real field ``(..., *space)``."""
-        v = self._real(u, inverse=False)
+        v = self._real(u, inverse=False, overwrite=False)
         axes = self._periodic(u)
         return torch.fft.rfftn(v, dim=axes) if axes else v
 
-    def inverse(self, v: Tensor) -> Tensor:
-        """The real field of coefficients."""
+    def inverse(self, v: Tensor, *, overwrite: bool = False) -> Tensor:
+        """The real field of coefficients; ``overwrite`` allows to use the memory of ``v`` for it."""
         axes = self._periodic(v)
         if axes:
             v = torch.fft.irfftn(
                 v, s=[self.grid.shape[axis] for axis, kind in enumerate(self.kinds) if kind == "periodic"], dim=axes
             )
-        return self._real(v, inverse=True)
+        return self._real(v, inverse=True, overwrite=overwrite or bool(axes))
 
     def _periodic(self, u: Tensor) -> list[int]:
         first = u.ndim - self.grid.dim
         return [first + axis for axis, kind in enumerate(self.kinds) if kind == "periodic"]
 
-    def _real(self, u: Tensor, *, inverse: bool) -> Tensor:
+    def _real(self, u: Tensor, *, inverse: bool, overwrite: bool) -> Tensor:
         """Sine and cosine transforms along the axes that are not periodic."""
         first = u.ndim - self.grid.dim
         todo = [(first + axis, kind) for axis, kind in enumerate(self.kinds) if kind != "periodic"]
         if not todo:
             return u
         if _plain(u):
-            return _by_scipy(u, todo, inverse)
+            return _by_scipy(u, todo, inverse, overwrite)
         for at, kind in todo:
             u = _by_torch(u.movedim(at, -1), kind, inverse).movedim(-1, at)
         return u
@@ -128,7 +128,7 @@ def _plain(u: Tensor) -> bool:
     return not inside and torch.autograd.forward_ad._current_level < 0
 
 
-def _by_scipy(u: Tensor, todo: list[tuple[int, str]], inverse: bool) -> Tensor:
+def _by_scipy(u: Tensor, todo: list[tuple[int, str]], inverse: bool, overwrite: bool) -> Tensor:
     import scipy.fft
 
     array = u.detach().numpy()
@@ -136,26 +136,30 @@ def _by_scipy(u: Tensor, todo: list[tuple[int, str]], inverse: bool) -> Tensor:
         name, which = _SCIPY[kind]
         axes = [at for at, other in todo if other == kind]
         function = getattr(scipy.fft, ("i" if inverse else "") + name + "n")
-        array = function(array, type=which, axes=axes, workers=2, overwrite_x=count > 0)
+        array = function(array, type=which, axes=axes, workers=2, overwrite_x=overwrite or count > 0)
     return torch.from_numpy(array)
 
 
 def _by_torch(x: Tensor, kind: str, inverse: bool) -> Tensor:
     """A transform along the last axis, in scipy's normalisation."""
     n = x.shape[-1]
+    result: Tensor
     if kind == "dd":
         zero = torch.zeros_like(x[..., :1])
         odd = torch.cat((zero, x, zero, -x.flip(-1)), -1)
-        return -torch.fft.rfft(odd).imag[..., 1 : n + 1] / (2 * (n + 1) if inverse else 1)
+        result = -torch.fft.rfft(odd).imag[..., 1 : n + 1] / (2 * (n + 1) if inverse else 1)
+        return result
     if kind == "nn":
         even = torch.cat((x, x[..., 1:-1].flip(-1)), -1)
-        return torch.fft.rfft(even).real / (2 * (n - 1) if inverse else 1)
+        result = torch.fft.rfft(even).real / (2 * (n - 1) if inverse else 1)
+        return result
     if kind == "nd":
         return _cosine_two(x) / (2 * n) if inverse else _cosine_three(x)
-    sign = 1.0 - 2.0 * (torch.arange(n, device=x.device) % 2).to(x.dtype)
+    sign: Tensor = 1.0 - 2.0 * (torch.arange(n, device=x.device) % 2).to(x.dtype)
     if inverse:
         return _cosine_two(sign * x).flip(-1) / (2 * n)
-    return sign * _cosine_three(x.flip(-1))
+    result = sign * _cosine_three(x.flip(-1))
+    return result
 
 
 def _twist(x: Tensor) -> Tensor:
@@ -169,13 +173,15 @@ def _cosine_three(x: Tensor) -> Tensor:
     n = x.shape[-1]
     weight = torch.full((n,), 2.0, dtype=x.dtype, device=x.device)
     weight[:1] = 1.0
-    return torch.fft.fft(weight * x * _twist(x), n=2 * n).real[..., :n]
+    result: Tensor = torch.fft.fft(weight * x * _twist(x), n=2 * n).real[..., :n]
+    return result
 
 
 def _cosine_two(x: Tensor) -> Tensor:
     """``2 sum_j x_j cos(pi k (2j+1) / (2n))``."""
     n = x.shape[-1]
-    return 2 * (_twist(x) * torch.fft.fft(x.to(_twist(x).dtype), n=2 * n)[..., :n]).real
+    result: Tensor = 2 * (_twist(x) * torch.fft.fft(x.to(_twist(x).dtype), n=2 * n)[..., :n]).real
+    return result
 
 
 def _along(values: Tensor, axis: int, dim: int) -> Tensor:
@@ -185,23 +191,32 @@ def _along(values: Tensor, axis: int, dim: int) -> Tensor:
 def _index(grid: Grid, axis: int, halved: bool, dtype: torch.dtype, device: torch.device | str) -> Tensor:
     """Signed mode numbers of a periodic axis."""
     n = grid.shape[axis]
-    return (torch.fft.rfftfreq if halved else torch.fft.fftfreq)(n, d=1.0 / n, dtype=dtype, device=device)
+    result: Tensor = (torch.fft.rfftfreq if halved else torch.fft.fftfreq)(n, d=1.0 / n, dtype=dtype, device=device)
+    return result
 
 
-def eigenvalues(grid: Grid, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
-    """Eigenvalues ``(*modes)`` of second differences, ``-laplacian`` per volume, in the basis of ``Transform(grid)``."""
-    total = torch.zeros((1,) * grid.dim, dtype=dtype, device=device)
-    halved = Transform(grid)._halved
+def axis_eigenvalues(
+    grid: Grid, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+) -> list[Tensor]:
+    """Eigenvalues of the negative second difference along every axis, shaped to broadcast over the modes."""
+    result, halved = [], Transform(grid)._halved
     for axis, (kind, info) in enumerate(zip(kinds(grid), grid.axes(), strict=True)):
         n = info.n
-        count = torch.arange(n, dtype=dtype, device=device)
         if kind == "periodic":
             angle = _index(grid, axis, axis == halved, dtype, device) * (math.pi / n)
         else:
             shift, intervals = {"dd": (1.0, n + 1), "nn": (0.0, n - 1), "nd": (0.5, n), "dn": (0.5, n)}[kind]
-            angle = (count + shift) * (math.pi / (2 * intervals))
-        total = total + _along(torch.sin(angle).square() * (4 / info.spacing**2), axis, grid.dim)
-    return total
+            angle = (torch.arange(n, dtype=dtype, device=device) + shift) * (math.pi / (2 * intervals))
+        result.append(_along(torch.sin(angle).square() * (4 / info.spacing**2), axis, grid.dim))
+    return result
+
+
+def eigenvalues(grid: Grid, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
+    """Eigenvalues ``(*modes)`` of second differences, ``-laplacian`` per volume, in the basis of ``Transform(grid)``."""
+    first, *others = axis_eigenvalues(grid, dtype, device)
+    for one in others:
+        first = first + one
+    return first
 
 
 class Modes(NamedTuple):
@@ -299,7 +314,7 @@ class Spectrum:
         return result if result.ndim == self.grid.dim + 2 else result.reshape((1, 1, *result.shape[-self.grid.dim :]))
 
     def dealias(self, v: Tensor) -> Tensor:
-        """Coefficients with ``3 |index| < n`` along every periodic axis (the two-thirds rule); others are kept whole."""
+        """Coefficients with ``3 |index| < n`` along periodic axes (the two-thirds rule); others are kept whole."""
         transform = self.transform
         for axis, kind in enumerate(transform.kinds):
             if kind == "periodic":
@@ -324,6 +339,9 @@ def derivative(u: Tensor, axis: int, space: Space, order: int = 1) -> Tensor:
     if order % 2:
         k = torch.where(2 * index.abs() == n, torch.zeros_like(k), k)
     factor: Any = _along(k.pow(order) * (1j**order), axis, grid.dim)
+    result: Tensor
     if u.is_complex():
-        return torch.fft.ifft(torch.fft.fft(u, dim=at) * factor, dim=at)
-    return torch.fft.irfft(torch.fft.rfft(u, dim=at) * factor, n=n, dim=at)
+        result = torch.fft.ifft(torch.fft.fft(u, dim=at) * factor, dim=at)
+    else:
+        result = torch.fft.irfft(torch.fft.rfft(u, dim=at) * factor, n=n, dim=at)
+    return result

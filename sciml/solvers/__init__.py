@@ -6,3 +6,4 @@ from sciml.solvers.conjugate_gradient import ConjugateGradient as ConjugateGradi
 from sciml.solvers.direct import Direct as Direct
 from sciml.solvers.exponential import ExponentialRungeKutta as ExponentialRungeKutta
 from sciml.solvers.multigrid import Multigrid as Multigrid
+from sciml.solvers.transform import DirectTransform as DirectTransform
