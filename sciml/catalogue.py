@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import importlib.util
 import inspect
+import os
 import pathlib
 import types
 from functools import cache
@@ -42,7 +43,7 @@ def problems() -> dict[str, str]:
     return found
 
 
-def problem(source: str | pathlib.Path, *, batch: int | None = None, **settings: Any) -> Any:
+def problem(source: str | os.PathLike[str], *, batch: int | None = None, **settings: Any) -> Any:
     """A problem by catalogue name (``"poisson"``) or path of a file (``"my/plate.py"``), with its settings.
 
     ``batch=64`` draws a batch of random members (the file's ``draw``). The problem carries its recipe and the solver that
@@ -53,7 +54,10 @@ def problem(source: str | pathlib.Path, *, batch: int | None = None, **settings:
     name = "draw" if batch is not None else "problem"
     function = getattr(module, name, None)
     if function is None:
-        raise InputError(f"{path.name} has no function {name}(...)" + ("; it draws no random members" if batch else "; define one that returns a problem"))
+        raise InputError(
+            f"{path.name} has no function {name}(...)"
+            + ("; it draws no random members" if batch else "; define one that returns a problem")
+        )
     if batch is not None and (not isinstance(batch, int) or batch < 1):
         raise InputError(f"batch is {batch!r}; it must be a positive integer")
     given = {key: _dtype(value) if key == "dtype" else value for key, value in settings.items()}
@@ -64,8 +68,14 @@ def problem(source: str | pathlib.Path, *, batch: int | None = None, **settings:
     _check_settings(path, function, given, module)
     built = function(**given)
     if not isinstance(built, Problem):
-        raise InputError(f"{name}(...) in {path.name} returned {type(built).__name__}; it must return a Linear, Equation or Evolution")
-    defaults = {k: p.default for k, p in inspect.signature(module.problem).parameters.items() if p.default is not inspect.Parameter.empty}
+        raise InputError(
+            f"{name}(...) in {path.name} returned {type(built).__name__}; it must return a Linear, Equation or Evolution"
+        )
+    defaults = {
+        k: p.default
+        for k, p in inspect.signature(module.problem).parameters.items()
+        if p.default is not inspect.Parameter.empty
+    }
     recipe = Recipe.of(str(source), hashlib.sha256(path.read_bytes()).hexdigest(), {**defaults, **built_settings})
     changes: dict[str, Any] = {"recipe": recipe}
     if hasattr(module, "solver"):
@@ -79,7 +89,9 @@ def _rebuild(recipe: Recipe) -> Any:
     settings = {key: recipe.argument(value) for key, value in recipe.settings.items()}
     path = _find(recipe.source)
     if hashlib.sha256(path.read_bytes()).hexdigest() != recipe.sha256:
-        raise InputError(f"the file of {recipe.source!r} has changed since this recipe was written; the problem cannot be rebuilt the same")
+        raise InputError(
+            f"the file of {recipe.source!r} has changed since this recipe was written; the problem cannot be rebuilt the same"
+        )
     return problem(recipe.source, **settings)
 
 
@@ -106,7 +118,9 @@ def _find(source: str) -> pathlib.Path:
         names = sorted(p.stem for p in folder("problems").glob("[a-z]*.py"))
         near = difflib.get_close_matches(source, names, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"there is no problem {source!r}; {hint}the catalogue has {', '.join(names)}, and a path to your own file ends in .py")
+        raise InputError(
+            f"there is no problem {source!r}; {hint}the catalogue has {', '.join(names)}, and a path to your own file ends in .py"
+        )
     return path
 
 
@@ -125,7 +139,7 @@ def _loaded(path: pathlib.Path, stamp: int) -> types.ModuleType:
 
 
 def _check_settings(path: pathlib.Path, function: Any, given: dict[str, Any], module: types.ModuleType) -> None:
-    known = inspect.signature(function).parameters
+    known = dict(inspect.signature(function).parameters)
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
         known = {**inspect.signature(module.problem).parameters, **known}
     for key in given:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciml.core.continuous import At
+from sciml.core.continuous import At, Continuous
 from sciml.core.evolution import Evolution
 from sciml.core.linear import ForwardModel, LinearOperator
 from sciml.core.problem import Linear, Problem
@@ -63,7 +63,11 @@ def adjoint(operator: LinearOperator, *, tolerance: float | None = None, trials:
             u, v = _random(operator.space, batch, generator), _random(operator.codomain, batch, generator)
             image, back = operator(u), operator.adjoint(v)
             if image.shape != v.shape or back.shape != u.shape:
-                return Result(False, math.inf, f"shapes: A u is {tuple(image.shape)}, its space {tuple(v.shape)}; A^H v is {tuple(back.shape)}, its space {tuple(u.shape)}")
+                return Result(
+                    False,
+                    math.inf,
+                    f"shapes: A u is {tuple(image.shape)}, its space {tuple(v.shape)}; A^H v is {tuple(back.shape)}, its space {tuple(u.shape)}",
+                )
             left = (image.conj() * v).flatten(1).sum(1)
             right = (u.conj() * back).flatten(1).sum(1)
             size = torch.linalg.vector_norm(image.flatten(1), dim=1) * torch.linalg.vector_norm(v.flatten(1), dim=1)
@@ -72,11 +76,26 @@ def adjoint(operator: LinearOperator, *, tolerance: float | None = None, trials:
                 worst = error
                 i = int((left - right).abs().argmax())
                 ratio = float((right[i] / left[i]).real) if left[i] != 0 else math.nan
-    limit = tolerance if tolerance is not None else (1e-12 if operator.space.dtype in (torch.float64, torch.complex128) else 1e-5)
-    return Result(worst <= limit, worst, f"|<Au,v> - <u,A^H v>| is {worst:.1e} of |Au||v| (limit {limit:.0e}); the adjoint is scaled by {ratio:.6g}")
+    limit = (
+        tolerance
+        if tolerance is not None
+        else (1e-12 if operator.space.dtype in (torch.float64, torch.complex128) else 1e-5)
+    )
+    return Result(
+        worst <= limit,
+        worst,
+        f"|<Au,v> - <u,A^H v>| is {worst:.1e} of |Au||v| (limit {limit:.0e}); the adjoint is scaled by {ratio:.6g}",
+    )
 
 
-def derivative(forward: ForwardModel | Callable[[Tensor], Tensor], at: Tensor | None = None, *, seed: int = 0, slope: float = 2.0, margin: float = 0.1) -> Result:
+def derivative(
+    forward: ForwardModel | Callable[[Tensor], Tensor],
+    at: Tensor | None = None,
+    *,
+    seed: int = 0,
+    slope: float = 2.0,
+    margin: float = 0.1,
+) -> Result:
     """Taylor's test: ``|F(x + h d) - F(x) - h F'(x) d|`` must fall like ``h^2``.
 
     ``forward`` is a ForwardModel (its ``linearise`` is tested) or a differentiable function (automatic differentiation is
@@ -94,17 +113,27 @@ def derivative(forward: ForwardModel | Callable[[Tensor], Tensor], at: Tensor | 
         base = forward(at)
         slope_field = forward.linearise(at)(direction)
     else:
-        base, slope_field = torch.func.jvp(forward, (at,), (direction,))
+        base, slope_field = torch.func.jvp(forward, (at,), (direction,))[:2]
     steps = [2.0**-k for k in range(2, 9)]
     with torch.no_grad():
-        remainders = [float(torch.linalg.vector_norm(forward(at + h * direction) - base - h * slope_field)) for h in steps]
+        remainders = [
+            float(torch.linalg.vector_norm(forward(at + h * direction) - base - h * slope_field)) for h in steps
+        ]
     size = float(torch.linalg.vector_norm(base)) + float(torch.linalg.vector_norm(slope_field))
     floor = 1e3 * torch.finfo(at.dtype).eps * max(size, 1e-300)
     useful = [(h, r) for h, r in zip(steps, remainders, strict=True) if r > floor]
     if len(useful) < 3:
-        return Result(max(remainders) <= floor * 10, 0.0, f"the remainder is at rounding level ({max(remainders):.1e}): linear here")
+        return Result(
+            max(remainders) <= floor * 10,
+            0.0,
+            f"the remainder is at rounding level ({max(remainders):.1e}): linear here",
+        )
     found = fitted_slope([h for h, _ in useful], [r for _, r in useful])
-    return Result(abs(found - slope) <= margin, found, f"the Taylor remainder falls with slope {found:.3f} (expected {slope} +- {margin})")
+    return Result(
+        abs(found - slope) <= margin,
+        found,
+        f"the Taylor remainder falls with slope {found:.3f} (expected {slope} +- {margin})",
+    )
 
 
 def fitted_slope(steps: Sequence[float], errors: Sequence[float]) -> float:
@@ -115,7 +144,14 @@ def fitted_slope(steps: Sequence[float], errors: Sequence[float]) -> float:
     return float((x * (y - y.mean())).sum() / x.square().sum())
 
 
-def order(problem: Problem, solver: Any = None, *, sizes: Sequence[Any] | None = None, expected: float = 2.0, margin: float = 0.1) -> Result:
+def order(
+    problem: Problem,
+    solver: Any = None,
+    *,
+    sizes: Sequence[Any] | None = None,
+    expected: float = 2.0,
+    margin: float = 0.1,
+) -> Result:
     """Observed order of a problem from the catalogue or a file, against its exact solution on finer and finer grids.
 
     ``sizes`` are values of its setting ``n``, by default three doublings from about 16 intervals.
@@ -125,7 +161,9 @@ def order(problem: Problem, solver: Any = None, *, sizes: Sequence[Any] | None =
     build = importlib.import_module("sciml.catalogue").problem
     recipe = problem.recipe
     if recipe is None or getattr(problem, "exact", None) is None:
-        raise InputError(f"{problem.name!r} has no exact solution, or was built by hand; order needs a problem file that keeps one (exact=)")
+        raise InputError(
+            f"{problem.name!r} has no exact solution, or was built by hand; order needs a problem file that keeps one (exact=)"
+        )
     settings = {key: recipe.argument(value) for key, value in recipe.settings.items()}
     sizes = sizes or (15, 31, 63)
     steps, errors = [], []
@@ -133,11 +171,22 @@ def order(problem: Problem, solver: Any = None, *, sizes: Sequence[Any] | None =
         one = build(recipe.source, **{**settings, "n": n})
         value = solve(one.with_target(**dict.fromkeys(one.targets, 1e-13)), solver).value
         truth = one.gauge(one.exact)
-        steps.append(one.space.domain.spacing[0])
+        steps.append(_spacing(one))
         errors.append(float((one.space.norm(value - truth) / one.space.norm(truth)).max()))
     found = fitted_slope(steps, errors)
     listed = ", ".join(f"{e:.1e}" for e in errors)
-    return Result(abs(found - expected) <= margin, found, f"relative L2 errors {listed} at n = {list(sizes)}: order {found:.3f} (expected {expected} +- {margin})")
+    return Result(
+        abs(found - expected) <= margin,
+        found,
+        f"relative L2 errors {listed} at n = {list(sizes)}: order {found:.3f} (expected {expected} +- {margin})",
+    )
+
+
+def _spacing(problem: Problem) -> float:
+    domain = problem.space.domain
+    if domain is None:
+        raise InputError(f"{problem.name!r} has no grid to refine")
+    return domain.spacing[0]
 
 
 def consistent(problem: Problem, u: Callable[..., Tensor], *, expected: float = 2.0, margin: float = 0.25) -> Result:
@@ -156,16 +205,21 @@ def consistent(problem: Problem, u: Callable[..., Tensor], *, expected: float = 
 
     steps, defects = [], []
     for one in (problem, _finer(problem)):
-        steps.append(one.space.domain.spacing[0])
+        steps.append(_spacing(one))
         defects.append(_defect(one, u))
     found = math.log(defects[0] / defects[1]) / math.log(steps[0] / steps[1]) if min(defects) > 0 else math.inf
     good = found >= expected - margin or defects[0] < 1e-10
-    return Result(good, found, f"discrete and strong form differ by {defects[0]:.1e} and {defects[1]:.1e}: order {found:.2f} (expected {expected})")
+    return Result(
+        good,
+        found,
+        f"discrete and strong form differ by {defects[0]:.1e} and {defects[1]:.1e}: order {found:.2f} (expected {expected})",
+    )
 
 
 def _defect(problem: Any, u: Callable[..., Tensor]) -> float:
     """Largest difference of the discrete law from the strong form, relative to the law, away from the sides."""
     domain: Grid = problem.space.domain
+    continuous: Continuous = problem.continuous
     points = domain.points(problem.space.dtype)
     inner = tuple(slice(None) if axis.periodic else slice(2, -2) for axis in domain.axes())
     parameters: dict[str, Any] = {}
@@ -177,11 +231,11 @@ def _defect(problem: Any, u: Callable[..., Tensor]) -> float:
             parameters[name] = _sampled(flat[0, 0], domain)
     if isinstance(problem, Evolution):
         at = At(points, lambda t, *x: u(*x) + 0 * t, parameters, torch.zeros_like(points[0]) + problem.begin)
-        strong = -problem.continuous.interior(at)  # du/dt = 0 for a fixed field, so this is the rate
+        strong = -continuous.interior(at)  # du/dt = 0 for a fixed field, so this is the rate
         discrete = problem.rate(problem.begin, u(*points)[None, None])[0, 0]
     else:
         at = At(points, u, parameters)
-        strong = problem.continuous.interior(at)
+        strong = continuous.interior(at)
         discrete = problem.residual(u(*points)[None, None])[0, 0].detach()
         if isinstance(problem, Linear):
             discrete = problem.operator.source_of(discrete)
@@ -203,7 +257,7 @@ def _sampled(values: Tensor, domain: Grid) -> Callable[..., Tensor]:
             return tuple(gradient[0] * slope for slope in slopes)
 
     def function(*x: Tensor) -> Tensor:
-        result: Tensor = Sampled.apply(*x)
+        result: Tensor = Sampled.apply(*x)  # type: ignore[no-untyped-call]
         return result
 
     return function
@@ -230,7 +284,11 @@ def symmetry(problem: Problem, one: Any, *, seed: int = 0, tolerance: float | No
             moved = one.apply({**fields, "the state": u, "the residual": before}, generator)
             state, expected = moved.pop("the state"), moved.pop("the residual")
             there = problem.replace(**moved) if moved else problem
-            gap = torch.linalg.vector_norm(law(there, state) - expected) / torch.linalg.vector_norm(before).clamp_min(1e-300)
+            gap = torch.linalg.vector_norm(law(there, state) - expected) / torch.linalg.vector_norm(before).clamp_min(
+                1e-300
+            )
             worst = max(worst, float(gap))
     limit = tolerance if tolerance is not None else 1e4 * torch.finfo(space.dtype).eps
-    return Result(worst <= limit, worst, f"{one} moves the residual with the fields up to {worst:.1e} (limit {limit:.0e})")
+    return Result(
+        worst <= limit, worst, f"{one} moves the residual with the fields up to {worst:.1e} (limit {limit:.0e})"
+    )

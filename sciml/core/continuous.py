@@ -40,7 +40,9 @@ class At:
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.parameters:
-            raise InputError(f"the strong form asks for {name!r}; the problem has {', '.join(self.parameters) or 'no parameters'}")
+            raise InputError(
+                f"the strong form asks for {name!r}; the problem has {', '.join(self.parameters) or 'no parameters'}"
+            )
         value = self.parameters[name]
         return value if isinstance(value, Tensor) else value(*self.x)
 

@@ -44,11 +44,12 @@ class Tangent(LinearOperator):
 
     def _forward(self, v: Tensor) -> Tensor:
         at = self.at.expand(v.shape) if self.at.shape != v.shape else self.at
-        return torch.func.jvp(lambda u: self.law(u, space=self.where), (at,), (v,))[1]
+        result: Tensor = torch.func.jvp(lambda u: self.law(u, space=self.where), (at,), (v,))[1]
+        return result
 
     def _backward(self, v: Tensor) -> Tensor:
         at = self.at.expand(v.shape) if self.at.shape != v.shape else self.at
-        _, pull = torch.func.vjp(lambda u: self.law(u, space=self.where), at)
+        pull = torch.func.vjp(lambda u: self.law(u, space=self.where), at)[1]
         result: Tensor = pull(v)[0]
         return result
 
@@ -75,7 +76,7 @@ class Equation(Problem):
 
     name: str
     law: Law
-    space: Space = field()  # type: ignore[assignment]
+    space: Space = field()
     guess: Tensor | None = field(default=None, metadata={"told": True})
     symmetric: bool = False
     exact: Tensor | None = field(default=None, metadata={"told": True})
@@ -88,7 +89,9 @@ class Equation(Problem):
 
     def __post_init__(self) -> None:
         if not isinstance(self.law, Law):
-            raise InputError(f"{self.name!r}: law is {type(self.law).__name__}; wrap the function, Law(function, name=tensor, ...)")
+            raise InputError(
+                f"{self.name!r}: law is {type(self.law).__name__}; wrap the function, Law(function, name=tensor, ...)"
+            )
         object.__setattr__(self, "law", self.law.shaped(self.space.dim))
 
     def residual(self, u: Tensor) -> Tensor:

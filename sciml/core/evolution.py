@@ -62,7 +62,7 @@ class Evolution(Problem):
     """
 
     name: str
-    space: Space = field()  # type: ignore[assignment]
+    space: Space = field()
     start: Tensor = field()
     times: tuple[float, ...] = (1.0,)
     rest: Law = field(default_factory=lambda: Law(no_law))

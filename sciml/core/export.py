@@ -53,9 +53,9 @@ def to_xarray(solution: Solution) -> xarray.Dataset:
             data[name] = variable(full, ["sample"])
     data["code"] = (["sample"], _array(solution.codes), {"flag_meanings": " ".join(code.name for code in Code)})
     for check in solution.checks:
-        attributes = {} if check.target is None else {"target": check.target}
-        data[check.name.replace(" ", "_")] = (["sample"], _array(check.value), attributes)
-    attributes = {
+        target = {} if check.target is None else {"target": check.target}
+        data[check.name.replace(" ", "_")] = (["sample"], _array(check.value), target)
+    attributes: dict[str, Any] = {
         "title": problem.name,
         "solver": type(solution.solver).__name__,
         "certificate": str(solution),
@@ -84,7 +84,9 @@ def save(solution: Solution, path: pathlib.Path) -> pathlib.Path:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another place or free space") from error
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; choose another place or free space"
+        ) from error
     return path
 
 

@@ -58,7 +58,16 @@ Gradient = Implicit | Unroll | Checkpoint | Detach
 
 class _ImplicitValue(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, alive: Tensor, problem: Any, names: tuple[str, ...], transposed: Callable[[Any], Solution], record: list[Any], *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        value: Tensor,
+        alive: Tensor,
+        problem: Any,
+        names: tuple[str, ...],
+        transposed: Callable[[Any], Solution],
+        record: list[Any],
+        *parameters: Tensor,
+    ) -> Tensor:
         result = value.clone()
         ctx.save_for_backward(result, alive, *parameters)
         ctx.problem, ctx.names, ctx.transposed, ctx.record = problem, names, transposed, record
@@ -91,11 +100,19 @@ class _ImplicitValue(torch.autograd.Function):
         return (None,) * 6 + tuple(next(found) if n else None for n in needed)
 
 
-def implicit_value(value: Tensor, alive: Tensor, problem: Any, names: tuple[str, ...], parameters: tuple[Tensor, ...], transposed: Callable[[Any], Solution], record: list[Any]) -> Tensor:
+def implicit_value(
+    value: Tensor,
+    alive: Tensor,
+    problem: Any,
+    names: tuple[str, ...],
+    parameters: tuple[Tensor, ...],
+    transposed: Callable[[Any], Solution],
+    record: list[Any],
+) -> Tensor:
     """``value`` with the derivative of the implicit function theorem attached.
 
     ``problem`` is the forward problem with detached tensors; ``parameters`` (called ``names`` in it) carry the graph;
     ``transposed`` solves the transposed problem it is given. Members that are not ``alive`` contribute zero.
     """
-    result: Tensor = _ImplicitValue.apply(value, alive, problem, names, transposed, record, *parameters)
+    result: Tensor = _ImplicitValue.apply(value, alive, problem, names, transposed, record, *parameters)  # type: ignore[no-untyped-call]
     return result

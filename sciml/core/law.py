@@ -28,18 +28,24 @@ class Law:
     function: Callable[..., Tensor] = field(metadata={"opaque": True})
     parameters: Mapping[str, Tensor]
 
-    def __init__(self, function: Callable[..., Tensor], parameters: Mapping[str, Tensor] | None = None, **tensors: Tensor) -> None:
+    def __init__(
+        self, function: Callable[..., Tensor], parameters: Mapping[str, Tensor] | None = None, **tensors: Tensor
+    ) -> None:
         named = {**(parameters or {}), **tensors}
         for name, value in named.items():
             if not isinstance(value, Tensor):
-                raise InputError(f"the law's {name!r} is {value!r}; pass torch.tensor({value!r}) so that it can be replaced and differentiated")
+                raise InputError(
+                    f"the law's {name!r} is {value!r}; pass torch.tensor({value!r}) so that it can be replaced and differentiated"
+                )
         try:
             seen = inspect.getclosurevars(function)
             hidden = [n for where in (seen.nonlocals, seen.globals) for n, v in where.items() if isinstance(v, Tensor)]
         except TypeError:
             hidden = []
         if hidden:
-            raise InputError(f"the law hides the tensor {hidden[0]!r}; pass it by name, Law(function, {hidden[0]}={hidden[0]}), and take it as a keyword")
+            raise InputError(
+                f"the law hides the tensor {hidden[0]!r}; pass it by name, Law(function, {hidden[0]}={hidden[0]}), and take it as a keyword"
+            )
         object.__setattr__(self, "function", function)
         object.__setattr__(self, "parameters", named)
 

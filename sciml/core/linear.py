@@ -158,7 +158,8 @@ class LinearOperator(ForwardModel):
 
 
 def _norm(v: Tensor, ndim: int) -> Tensor:
-    return torch.linalg.vector_norm(v, dim=tuple(range(v.ndim - ndim, v.ndim)), keepdim=True)
+    size: Tensor = torch.linalg.vector_norm(v, dim=tuple(range(v.ndim - ndim, v.ndim)), keepdim=True)
+    return size
 
 
 @dataclass(frozen=True, eq=False)

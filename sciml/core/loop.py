@@ -51,7 +51,11 @@ def run(solver: Iterative, problem: Problem, start: Tensor | None, context: Cont
         codes = torch.where(codes == Code.RUNNING, _update(solver.done(problem, setup, state), history), codes)
         if steps % every == 0 or steps == solver.max_steps:
             if steps >= solver.patience:
-                codes = torch.where((codes == Code.RUNNING) & _stagnant(history, solver.patience), torch.full_like(codes, Code.STAGNATED), codes)
+                codes = torch.where(
+                    (codes == Code.RUNNING) & _stagnant(history, solver.patience),
+                    torch.full_like(codes, Code.STAGNATED),
+                    codes,
+                )
             finished = bool((codes != Code.RUNNING).all())
             mixed = not finished and bool((codes != Code.RUNNING).any())
             if context.progress is not None:
@@ -83,7 +87,9 @@ def _update(codes: Tensor, history: list[Tensor]) -> Tensor:
 def _stagnant(history: list[Tensor], patience: int) -> Tensor:
     """No member-wise improvement of the best value by at least one part in a thousand in ``patience`` steps."""
     recent = torch.stack(history[-patience:]).amin(0)
-    before = torch.stack(history[:-patience]).amin(0) if len(history) > patience else torch.full_like(recent, float("inf"))
+    before = (
+        torch.stack(history[:-patience]).amin(0) if len(history) > patience else torch.full_like(recent, float("inf"))
+    )
     return recent > 0.999 * before
 
 
@@ -91,7 +97,9 @@ def cuts(problem: Evolution, step: float) -> list[tuple[float, float, int]]:
     """The intervals between wanted times ``(begin, length of a step, number of steps)``, cut to equal steps of at most ``step``."""
     nodes = (problem.begin, *problem.times)
     counts = [max(1, math.ceil((b - a) / step * (1 - 1e-12))) if b > a else 0 for a, b in pairwise(nodes)]
-    return [(a, (b - a) / count if count else 0.0, count) for (a, b), count in zip(pairwise(nodes), counts, strict=True)]
+    return [
+        (a, (b - a) / count if count else 0.0, count) for (a, b), count in zip(pairwise(nodes), counts, strict=True)
+    ]
 
 
 def march(
@@ -133,12 +141,18 @@ def march(
                         for j in range(chunk):
                             after = advance(a + (done + j) * dt, dt, again)
                             if index + j in kept:
-                                segments.append(Segment(a + (done + j) * dt, a + (done + j + 1) * dt, physical(again), physical(after)))
+                                segments.append(
+                                    Segment(
+                                        a + (done + j) * dt, a + (done + j + 1) * dt, physical(again), physical(after)
+                                    )
+                                )
                             again = after
             else:
                 before, state = state, advance(a + done * dt, dt, state)
                 if watched:
-                    segments.append(Segment(a + done * dt, a + (done + 1) * dt, physical(before).detach(), physical(state).detach()))
+                    segments.append(
+                        Segment(a + done * dt, a + (done + 1) * dt, physical(before).detach(), physical(state).detach())
+                    )
             index, done = pending, done + chunk
             if context.progress is not None and index % 50 == 0:
                 context.progress(index, total, a + done * dt)

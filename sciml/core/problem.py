@@ -55,6 +55,10 @@ class Problem(ABC):
         """The problem's own checks of an answer, in float64; gates have a target."""
 
     @abstractmethod
+    def gauge(self, u: Tensor) -> Tensor:
+        """The representative of an answer that is determined up to a null space; ``u`` itself otherwise."""
+
+    @abstractmethod
     def default_targets(self) -> dict[str, float]:
         """Targets that hold unless ``with_target`` says otherwise; they know the dtype."""
 
@@ -72,7 +76,11 @@ class Problem(ABC):
     def fields(self) -> dict[str, Tensor]:
         """The problem's named fields, ``(batch or 1, channel, *space)``: what data sets are made of."""
         space = self.space.shape[1:]
-        return {leaf.name: leaf.tensor for leaf in leaves(self) if not leaf.told and leaf.tensor.ndim == len(space) + 2 and leaf.tensor.shape[2:] == space}
+        return {
+            leaf.name: leaf.tensor
+            for leaf in leaves(self)
+            if not leaf.told and leaf.tensor.ndim == len(space) + 2 and leaf.tensor.shape[2:] == space
+        }
 
     def parameters(self) -> dict[str, Tensor]:
         """Every tensor that the answer depends on, by name."""
@@ -107,7 +115,12 @@ class Problem(ABC):
 
         return rebuild(self, slice_)._with_recipe("member", i) if batch > 1 else self
 
-    def to(self, *where: torch.dtype | torch.device | str, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
+    def to(
+        self,
+        *where: torch.dtype | torch.device | str,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Self:
         """A copy in another dtype or on another device (complex tensors follow the precision)."""
         for one in where:
             if isinstance(one, torch.dtype):
@@ -165,15 +178,25 @@ class Problem(ABC):
         for leaf in leaves(self):
             t = leaf.tensor
             if t.numel() == 0:
-                raise InputError(f"{self.name!r}: {leaf.name} is empty, shape {tuple(t.shape)}; give at least one member")
+                raise InputError(
+                    f"{self.name!r}: {leaf.name} is empty, shape {tuple(t.shape)}; give at least one member"
+                )
             if t.device != space.device:
-                raise InputError(f"{self.name!r}: {leaf.name} is on {t.device}, the space on {space.device}; move the whole with problem.to({str(space.device)!r})")
+                raise InputError(
+                    f"{self.name!r}: {leaf.name} is on {t.device}, the space on {space.device}; move the whole with problem.to({str(space.device)!r})"
+                )
             if t.is_floating_point() and t.dtype != space.dtype and not leaf.told:
-                raise InputError(f"{self.name!r}: {leaf.name} is {t.dtype}, the space is {space.dtype}; bring all to one dtype with .to(...)")
+                raise InputError(
+                    f"{self.name!r}: {leaf.name} is {t.dtype}, the space is {space.dtype}; bring all to one dtype with .to(...)"
+                )
             if not leaf.shared and t.shape[0] not in (1, batch):
-                raise InputError(f"{self.name!r}: {leaf.name} has {t.shape[0]} members, others have {batch}; batches must agree")
+                raise InputError(
+                    f"{self.name!r}: {leaf.name} has {t.shape[0]} members, others have {batch}; batches must agree"
+                )
             if not leaf.told and not torch.isfinite(t).all():
-                raise InputError(f"{self.name!r}: {leaf.name} is {self.locate(t, ~torch.isfinite(t))}; all data must be finite")
+                raise InputError(
+                    f"{self.name!r}: {leaf.name} is {self.locate(t, ~torch.isfinite(t))}; all data must be finite"
+                )
 
     def locate(self, t: Tensor, bad: Tensor) -> str:
         """The first flagged value of a tensor and where it stands: ``-0.2 at x=1.37, y=0.05``."""
@@ -198,7 +221,9 @@ class Problem(ABC):
 def _fit(problem: str, name: str, new: Tensor, old: Tensor) -> Tensor:
     """``new`` in the canonical shape of ``old``: missing leading axes added, the batch axis free."""
     if new.dtype != old.dtype and not new.is_complex():
-        raise InputError(f"{problem!r}: the new {name} is {new.dtype}, the old one {old.dtype}; cast it with .to({old.dtype})")
+        raise InputError(
+            f"{problem!r}: the new {name} is {new.dtype}, the old one {old.dtype}; cast it with .to({old.dtype})"
+        )
     if new.shape == old.shape:
         return new
     if old.ndim == 0:
@@ -210,7 +235,9 @@ def _fit(problem: str, name: str, new: Tensor, old: Tensor) -> Tensor:
             return new.reshape(1, *old.shape[1:])
         if new.ndim and [n for n in new.shape[1:] if n != 1] == one:
             return new.reshape(new.shape[0], *old.shape[1:])
-    raise InputError(f"{problem!r}: the new {name} has shape {tuple(new.shape)}, the old one {tuple(old.shape)}; only the batch axis may differ")
+    raise InputError(
+        f"{problem!r}: the new {name} has shape {tuple(new.shape)}, the old one {tuple(old.shape)}; only the batch axis may differ"
+    )
 
 
 def as_field(name: str, value: Tensor | float, space: Space) -> Tensor:
@@ -224,7 +251,9 @@ def as_field(name: str, value: Tensor | float, space: Space) -> Tensor:
     if full.ndim <= len(shape):
         full = full.reshape((1,) * (len(shape) + 1 - full.ndim) + full.shape)
     if full.ndim != len(shape) + 1 or full.shape[1:] != torch.Size(shape):
-        raise InputError(f"{name} has shape {tuple(value.shape)}; fields here are {tuple(shape[1:])}, or (batch, channel, *space) = (B, {', '.join(map(str, shape))})")
+        raise InputError(
+            f"{name} has shape {tuple(value.shape)}; fields here are {tuple(shape[1:])}, or (batch, channel, *space) = (B, {', '.join(map(str, shape))})"
+        )
     return full
 
 
@@ -236,7 +265,9 @@ def unpack(problem: Problem, answer: Answer | Tensor, shape: tuple[int, ...]) ->
     if value.ndim == len(shape):
         value = value.unsqueeze(0)
     if value.shape[1:] != torch.Size(shape) or value.shape[0] not in (1, problem.batch) and problem.batch != 1:
-        raise InputError(f"{problem.name!r}: the answer has shape {tuple(value.shape)}; expected ({problem.batch}, {', '.join(map(str, shape))})")
+        raise InputError(
+            f"{problem.name!r}: the answer has shape {tuple(value.shape)}; expected ({problem.batch}, {', '.join(map(str, shape))})"
+        )
     return value.detach().to(torch.complex128 if value.is_complex() else torch.float64)
 
 
@@ -244,7 +275,8 @@ def backward_error(residual: Tensor, size: Tensor, u: Tensor, rest: Tensor) -> T
     """``|residual| / (size |u| + |rest|)`` in plain 2-norms per member; zero over zero is zero."""
 
     def norm(t: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(t.flatten(1), dim=1)
+        size: Tensor = torch.linalg.vector_norm(t.flatten(1), dim=1)
+        return size
 
     top, bottom = norm(residual), size * norm(u) + norm(rest)
     return torch.where(top == 0, torch.zeros_like(top), top / bottom)
@@ -317,7 +349,9 @@ class Linear(Problem):
         super().validate()
         self.operator.validate(self.name)
         if self.operator.codomain.shape != self.operator.space.shape:
-            raise InputError(f"{self.name!r}: the operator maps {self.operator.space.shape} to {self.operator.codomain.shape}; a Linear problem needs a square one")
+            raise InputError(
+                f"{self.name!r}: the operator maps {self.operator.space.shape} to {self.operator.codomain.shape}; a Linear problem needs a square one"
+            )
         with torch.no_grad():
             rhs = self.rhs
             for null in self.operator.H.null_space():
@@ -328,7 +362,9 @@ class Linear(Problem):
                 if (off > allowed).any():
                     member = int((off - allowed).argmax())
                     share = float(off[member] / size[member])
-                    raise InputError(f"{self.name!r} is singular and its right-hand side is incompatible: {share:.1e} of it lies in the null space (member {member}); subtract its mean, source - (source and boundary flux integrated) / volume")
+                    raise InputError(
+                        f"{self.name!r} is singular and its right-hand side is incompatible: {share:.1e} of it lies in the null space (member {member}); subtract its mean, source - (source and boundary flux integrated) / volume"
+                    )
 
 
 def project_out(field_: Tensor, null: tuple[Tensor, ...]) -> Tensor:

@@ -70,13 +70,27 @@ class Recipe:
 
     def to_json(self) -> str:
         """The recipe as JSON, arrays as digests."""
-        return json.dumps({"source": self.source, "sha256": self.sha256, "settings": dict(self.settings), "changes": list(self.changes), "complete": self.complete})
+        return json.dumps(
+            {
+                "source": self.source,
+                "sha256": self.sha256,
+                "settings": dict(self.settings),
+                "changes": list(self.changes),
+                "complete": self.complete,
+            }
+        )
 
     @staticmethod
     def from_json(text: str) -> Recipe:
         """The recipe as it stood in a file (without arrays)."""
         data = json.loads(text)
-        return Recipe(data["source"], data["sha256"], data["settings"], tuple((verb, argument) for verb, argument in data["changes"]), complete=data["complete"])
+        return Recipe(
+            data["source"],
+            data["sha256"],
+            data["settings"],
+            tuple((verb, argument) for verb, argument in data["changes"]),
+            complete=data["complete"],
+        )
 
     def build(self) -> Any:
         """The problem: loaded by the catalogue, with the changes applied in their order."""
@@ -94,7 +108,11 @@ class Recipe:
             elif verb == "with_target":
                 problem = problem.with_target(**argument)
             elif verb == "to":
-                problem = problem.to(getattr(torch, argument["dtype"])) if "dtype" in argument else problem.to(device=argument["device"])
+                problem = (
+                    problem.to(getattr(torch, argument["dtype"]))
+                    if "dtype" in argument
+                    else problem.to(device=argument["device"])
+                )
         return problem
 
 

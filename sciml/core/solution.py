@@ -26,22 +26,31 @@ __all__ = ["Answer", "Check", "Code", "Segment", "Solution", "SolveError", "deci
 class Code(IntEnum):
     """How one member ended, from no verdict to worst; ``sentence`` says it in words."""
 
-    RUNNING = 0, "still running"
-    CONVERGED = 1, "every gate of the problem passed"
-    UNCERTIFIED = 2, "the solver is done, but the problem's gates did not all pass"
-    BUDGET = 3, "the step budget ran out before the target was met"
-    STAGNATED = 4, "no further progress: the accuracy asked for is out of reach in this precision or for this problem"
-    BREAKDOWN = 5, "the method does not apply to this operator"
-    DIVERGED = 6, "the iterates grew without bound or became non-finite"
-    BAD_INPUT = 7, "the input was not finite or not consistent"
+    RUNNING = 0
+    CONVERGED = 1
+    UNCERTIFIED = 2
+    BUDGET = 3
+    STAGNATED = 4
+    BREAKDOWN = 5
+    DIVERGED = 6
+    BAD_INPUT = 7
 
-    sentence: str
+    @property
+    def sentence(self) -> str:
+        """What the code means, in words."""
+        return SENTENCES[self.value]
 
-    def __new__(cls, value: int, sentence: str) -> Code:
-        member = int.__new__(cls, value)
-        member._value_ = value
-        member.sentence = sentence
-        return member
+
+SENTENCES = (
+    "still running",
+    "every gate of the problem passed",
+    "the solver is done, but the problem's gates did not all pass",
+    "the step budget ran out before the target was met",
+    "no further progress: the accuracy asked for is out of reach in this precision or for this problem",
+    "the method does not apply to this operator",
+    "the iterates grew without bound or became non-finite",
+    "the input was not finite or not consistent",
+)
 
 
 @dataclass(frozen=True, eq=False)

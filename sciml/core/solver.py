@@ -111,7 +111,9 @@ class Iterative(Solver):
             return self.setup(problem)
         operator, setup = kept
         if not _same(operator, _operator(problem)):
-            raise InputError(f"this {type(self).__name__} was prepared for another operator than that of {problem.name!r}; call prepare() again")
+            raise InputError(
+                f"this {type(self).__name__} was prepared for another operator than that of {problem.name!r}; call prepare() again"
+            )
         return setup
 
     def run(self, problem: Problem, start: Tensor | None, context: Context) -> Answer:
@@ -133,7 +135,9 @@ def _same(a: Any, b: Any) -> bool:
     if a.space.domain is not None and a.space.domain.to_dict() != b.space.domain.to_dict():
         return False
     one, two = tensors(a), tensors(b)
-    return one.keys() == two.keys() and all(one[k].shape == two[k].shape and one[k].dtype == two[k].dtype and torch.equal(one[k], two[k]) for k in one)
+    return one.keys() == two.keys() and all(
+        one[k].shape == two[k].shape and one[k].dtype == two[k].dtype and torch.equal(one[k], two[k]) for k in one
+    )
 
 
 def running(batch: int, device: torch.device) -> Tensor:

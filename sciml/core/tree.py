@@ -48,7 +48,12 @@ def _walk(node: Any, path: tuple[str | int, ...], shared: bool, told: bool) -> I
             if field.metadata.get("opaque"):
                 continue
             marks = field.metadata
-            yield from _walk(getattr(node, field.name), (*path, field.name), shared or bool(marks.get("shared")), told or bool(marks.get("told")))
+            yield from _walk(
+                getattr(node, field.name),
+                (*path, field.name),
+                shared or bool(marks.get("shared")),
+                told or bool(marks.get("told")),
+            )
     elif isinstance(node, Mapping):
         for key, value in node.items():
             yield from _walk(value, (*path, key), shared, told)
@@ -74,7 +79,9 @@ def tensors(tree: Any) -> dict[str, Tensor]:
         if leaf.told:
             continue
         if found.setdefault(leaf.name, leaf.tensor) is not leaf.tensor:
-            raise InputError(f"two different tensors are called {leaf.name!r}; give the fields of the problem unique names")
+            raise InputError(
+                f"two different tensors are called {leaf.name!r}; give the fields of the problem unique names"
+            )
     return found
 
 
@@ -86,7 +93,14 @@ def rebuild(tree: T, change: Callable[[Leaf], Tensor], other: Callable[[str, Any
     return _rebuild(tree, (), False, False, change, other)  # type: ignore[no-any-return]
 
 
-def _rebuild(node: Any, path: tuple[str | int, ...], shared: bool, told: bool, change: Callable[[Leaf], Tensor], other: Callable[[str, Any], Any] | None) -> Any:
+def _rebuild(
+    node: Any,
+    path: tuple[str | int, ...],
+    shared: bool,
+    told: bool,
+    change: Callable[[Leaf], Tensor],
+    other: Callable[[str, Any], Any] | None,
+) -> Any:
     if isinstance(node, Tensor):
         return change(Leaf(_name(path), path, node, shared or node.ndim == 0, told))
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
@@ -95,7 +109,14 @@ def _rebuild(node: Any, path: tuple[str | int, ...], shared: bool, told: bool, c
             if field.metadata.get("opaque") or not field.init:
                 continue
             old, marks = getattr(node, field.name), field.metadata
-            value = _rebuild(old, (*path, field.name), shared or bool(marks.get("shared")), told or bool(marks.get("told")), change, other)
+            value = _rebuild(
+                old,
+                (*path, field.name),
+                shared or bool(marks.get("shared")),
+                told or bool(marks.get("told")),
+                change,
+                other,
+            )
             if other is not None and value is old and isinstance(old, torch.dtype | torch.device):
                 value = other(field.name, old)
             if value is not old:

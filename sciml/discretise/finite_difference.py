@@ -88,7 +88,9 @@ class Diffusion(LinearOperator):
         Entry ``j`` belongs to the face between nodes ``j - 1`` and ``j``; end faces lead to the Dirichlet boundary, are
         zero (Neumann, Robin) or both hold the wrap (periodic).
         """
-        if torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in (self.coefficient, self.reaction)):
+        if torch.is_grad_enabled() and any(
+            isinstance(v, Tensor) and v.requires_grad for v in (self.coefficient, self.reaction)
+        ):
             return self._faces()
         return self._kept_faces
 
@@ -100,7 +102,11 @@ class Diffusion(LinearOperator):
     def _faces(self) -> tuple[Tensor, ...]:
         dim, widths = self.grid.dim, self.grid.widths(self.dtype, self.device)
         k = self.coefficient
-        field_ = k.squeeze(1) if isinstance(k, Tensor) and k.ndim else torch.as_tensor(k, dtype=self.dtype, device=self.device).reshape(1, *[1] * dim)
+        field_ = (
+            k.squeeze(1)
+            if isinstance(k, Tensor) and k.ndim
+            else torch.as_tensor(k, dtype=self.dtype, device=self.device).reshape(1, *[1] * dim)
+        )
         result = []
         for axis, (info, pair) in enumerate(zip(self.grid.axes(), self.grid.conditions, strict=True)):
             n, at = info.n, 1 + axis
@@ -122,7 +128,11 @@ class Diffusion(LinearOperator):
         total: Tensor | None = None
         c = self.reaction
         if isinstance(c, Tensor) or c != 0:
-            value = c.squeeze(1) if isinstance(c, Tensor) and c.ndim else torch.as_tensor(c, dtype=self.dtype, device=self.device).reshape(1, *[1] * dim)
+            value = (
+                c.squeeze(1)
+                if isinstance(c, Tensor) and c.ndim
+                else torch.as_tensor(c, dtype=self.dtype, device=self.device).reshape(1, *[1] * dim)
+            )
             total = value * grid.volumes(self.dtype, self.device)
         for axis, pair in enumerate(grid.conditions):
             for side, condition in enumerate(pair):
@@ -143,7 +153,7 @@ class Diffusion(LinearOperator):
         weight = self._area(axis) if weight is None else weight
         layer = weight * (value.squeeze(1) if isinstance(value, Tensor) and value.ndim else value)
         n = self.grid.shape[axis]
-        shape = list(torch.broadcast_shapes(layer.shape, (1, *[1 if a == axis else m for a, m in enumerate(self.grid.shape)])))
+        shape = (layer.shape[0], *[1 if a == axis else m for a, m in enumerate(self.grid.shape)])
         pad = [0, 0] * (self.grid.dim - 1 - axis) + ([0, n - 1] if side == 0 else [n - 1, 0])
         return torch.nn.functional.pad(layer.expand(shape), pad)
 
@@ -173,7 +183,11 @@ class Diffusion(LinearOperator):
         for axis, (face, info) in enumerate(zip(self.faces, self.grid.axes(), strict=True)):
             at = u.ndim - self.grid.dim + axis
             face = face.unsqueeze(1)
-            ends = (u.narrow(at, info.n - 1, 1), u.narrow(at, 0, 1)) if info.periodic else (torch.zeros_like(u.narrow(at, 0, 1)),) * 2
+            ends = (
+                (u.narrow(at, info.n - 1, 1), u.narrow(at, 0, 1))
+                if info.periodic
+                else (torch.zeros_like(u.narrow(at, 0, 1)),) * 2
+            )
             flux = torch.diff(torch.cat((ends[0], u, ends[1]), at), dim=at) * face
             term = torch.diff(flux, dim=at)
             result = -term if result is None else result - term
@@ -212,9 +226,19 @@ class Diffusion(LinearOperator):
         shape, size = self.grid.shape, self.space.size
         index = np.arange(size).reshape(shape)
         diagonal = self.diagonal()
-        rows, columns, values = [index.ravel()], [index.ravel()], [diagonal[min(member, diagonal.shape[0] - 1)].detach().cpu().numpy().ravel()]
+        rows, columns, values = (
+            [index.ravel()],
+            [index.ravel()],
+            [diagonal[min(member, diagonal.shape[0] - 1)].detach().cpu().numpy().ravel()],
+        )
         for axis, (face, info) in enumerate(zip(self.faces, self.grid.axes(), strict=True)):
-            conductance = face[min(member, face.shape[0] - 1)].detach().cpu().expand([n + (a == axis) for a, n in enumerate(shape)]).numpy()
+            conductance = (
+                face[min(member, face.shape[0] - 1)]
+                .detach()
+                .cpu()
+                .expand([n + (a == axis) for a, n in enumerate(shape)])
+                .numpy()
+            )
             low, high = np.take(index, range(info.n - 1), axis), np.take(index, range(1, info.n), axis)
             inner = np.take(conductance, range(1, info.n), axis)
             if info.periodic:
@@ -237,7 +261,9 @@ class Diffusion(LinearOperator):
         for axis, pair in enumerate(self.grid.conditions):
             for side, condition in enumerate(pair):
                 if isinstance(condition, Robin) and bool((torch.as_tensor(condition.rate) < 0).any()):
-                    raise InputError(f"{name!r}: the Robin rate on side {'xyz'[axis]}_{('lower', 'upper')[side]} is negative; it must not be")
+                    raise InputError(
+                        f"{name!r}: the Robin rate on side {'xyz'[axis]}_{('lower', 'upper')[side]} is negative; it must not be"
+                    )
 
 
 def _face_mean(k: Tensor, at: int, n: int, periodic: bool) -> Tensor:
@@ -253,13 +279,19 @@ def _face_mean(k: Tensor, at: int, n: int, periodic: bool) -> Tensor:
 
 
 def _nodal(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
-    if value.ndim == 0 or (value.ndim == len(shape) + 2 and value.shape[1] == 1 and all(m in (1, n) for m, n in zip(value.shape[2:], shape, strict=True))):
+    if value.ndim == 0 or (
+        value.ndim == len(shape) + 2
+        and value.shape[1] == 1
+        and all(m in (1, n) for m, n in zip(value.shape[2:], shape, strict=True))
+    ):
         return value
     if value.ndim == 1 and len(shape) > 1:
         return value.reshape(-1, 1, *[1] * len(shape))
     if value.shape == torch.Size(shape):
         return value.reshape(1, 1, *shape)
-    raise InputError(f"{name} has shape {tuple(value.shape)}; give a number, the grid's shape {shape}, or (batch, 1, *shape)")
+    raise InputError(
+        f"{name} has shape {tuple(value.shape)}; give a number, the grid's shape {shape}, or (batch, 1, *shape)"
+    )
 
 
 def _locate(k: Tensor, bad: Tensor, grid: Grid) -> str:
@@ -285,7 +317,8 @@ def _integrated_laplacian(u: Tensor, space: Space) -> Tensor:
 
 def example() -> Any:
     """A small operator with every kind of side, on an uneven box."""
-    sides = {"x": Dirichlet(1.0), "y": (Neumann(0.5), Robin(2.0, 1.0)), "z": Periodic()}
-    grid = Grid((9, 14, 11), (1.0, 2.0, 0.7), sides)
+    grid = Grid(
+        (9, 14, 11), (1.0, 2.0, 0.7), {"x": Dirichlet(1.0), "y": (Neumann(0.5), Robin(2.0, 1.0)), "z": Periodic()}
+    )
     x, y, z = grid.points()
     return Diffusion(grid, 1 + 0.5 * torch.sin(x + 2 * y) * torch.cos(6.283185307179586 * z / 0.7))

@@ -59,7 +59,9 @@ class Grid:
         shape = (self.shape,) if isinstance(self.shape, int) else tuple(int(n) for n in self.shape)
         dim = len(shape)
         if not 1 <= dim <= 3:
-            raise InputError(f"a grid has 1, 2 or 3 axes, shape {shape} has {dim}; pass shape=(n,), (nx, ny) or (nx, ny, nz)")
+            raise InputError(
+                f"a grid has 1, 2 or 3 axes, shape {shape} has {dim}; pass shape=(n,), (nx, ny) or (nx, ny, nz)"
+            )
         extent = _numbers("extent", self.extent, dim, 1.0)
         origin = _numbers("origin", self.origin, dim, 0.0)
         if min(extent) <= 0:
@@ -76,7 +78,9 @@ class Grid:
                 raise InputError(f"axis {NAMES[axis]} is periodic on one side only; give Periodic() for the whole axis")
             least = 3 if periodic[0] else 2 if all(_has_node(c) for c in pair) else 1
             if n < least:
-                raise InputError(f"axis {NAMES[axis]} has {n} unknowns; with its side conditions it needs at least {least}")
+                raise InputError(
+                    f"axis {NAMES[axis]} has {n} unknowns; with its side conditions it needs at least {least}"
+                )
 
     @property
     def dim(self) -> int:
@@ -113,18 +117,25 @@ class Grid:
         """Distance of neighbouring nodes along every axis, in units of the extent."""
         return tuple(axis.spacing for axis in self.axes())
 
-    def coordinates(self, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> tuple[Tensor, ...]:
+    def coordinates(
+        self, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
+    ) -> tuple[Tensor, ...]:
         """Node coordinates along every axis, each of shape ``(n_axis,)``."""
         return tuple(
-            start + axis.spacing * (torch.arange(axis.n, dtype=dtype, device=device) + (0.0 if axis.lower_node else 1.0))
+            start
+            + axis.spacing * (torch.arange(axis.n, dtype=dtype, device=device) + (0.0 if axis.lower_node else 1.0))
             for start, axis in zip(self.origin, self.axes(), strict=True)
         )
 
-    def points(self, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> tuple[Tensor, ...]:
+    def points(
+        self, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
+    ) -> tuple[Tensor, ...]:
         """Coordinates of all nodes: one tensor of the grid's shape per axis."""
         return tuple(torch.meshgrid(*self.coordinates(dtype, device), indexing="ij"))
 
-    def side_points(self, name: str, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> tuple[Tensor, ...]:
+    def side_points(
+        self, name: str, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
+    ) -> tuple[Tensor, ...]:
         """Coordinates of the points of one side: one tensor of the side's shape per axis, the normal axis included."""
         self.side(name)
         axis, upper = NAMES.index(name[0]), name.endswith("upper")
@@ -133,7 +144,9 @@ class Grid:
         lines[axis] = torch.full((1,), at, dtype=dtype, device=device)
         return tuple(p.squeeze(axis) for p in torch.meshgrid(*lines, indexing="ij"))
 
-    def widths(self, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> tuple[Tensor, ...]:
+    def widths(
+        self, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
+    ) -> tuple[Tensor, ...]:
         """Widths of the dual cells along every axis: the spacing, halved at boundary nodes."""
         result = []
         for axis in self.axes():
@@ -157,7 +170,7 @@ class Grid:
 
     def homogeneous(self) -> Grid:
         """The same grid with all side values zero (Robin rates kept)."""
-        zero = tuple(tuple(_zero(c) for c in pair) for pair in self.conditions)
+        zero = tuple((_zero(lower), _zero(upper)) for lower, upper in self.conditions)
         return replace(self, sides=zero)
 
     def kinds(self) -> tuple[tuple[str, str], ...]:
@@ -192,7 +205,9 @@ def _pairs(sides: object, dim: int) -> list[Sides]:
             return (given, given)
         if isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(c, Condition) for c in given):
             return (given[0], given[1])
-        raise InputError(f"a side condition is Dirichlet, Neumann, Robin or Periodic, or a (lower, upper) pair of them, not {given!r}")
+        raise InputError(
+            f"a side condition is Dirichlet, Neumann, Robin or Periodic, or a (lower, upper) pair of them, not {given!r}"
+        )
 
     if isinstance(sides, Condition):
         return [pair(sides)] * dim
@@ -203,7 +218,9 @@ def _pairs(sides: object, dim: int) -> list[Sides]:
         return [pair(sides.get(NAMES[axis], Dirichlet(0.0))) for axis in range(dim)]
     if isinstance(sides, tuple | list) and len(sides) == dim:
         return [pair(given) for given in sides]
-    raise InputError("sides is one condition for all sides, or a mapping such as {'x': Dirichlet(0.0), 'y': (Neumann(0.0), Dirichlet(1.0))}")
+    raise InputError(
+        "sides is one condition for all sides, or a mapping such as {'x': Dirichlet(0.0), 'y': (Neumann(0.0), Dirichlet(1.0))}"
+    )
 
 
 def _canonical(condition: Condition, shape: tuple[int, ...], axis: int, side: int) -> Condition:
@@ -217,9 +234,13 @@ def _canonical(condition: Condition, shape: tuple[int, ...], axis: int, side: in
             full = value
             if full.ndim < len(across) + 2:
                 full = full.reshape((1,) * (len(across) + 2 - full.ndim) + full.shape)
-            if full.ndim != len(across) + 2 or any(m not in (1, n) for m, n in zip(full.shape[2:], across, strict=True)):
-                raise InputError(f"the {part} on side {name} has shape {tuple(value.shape)}; the side has shape {across} (a leading (batch, channel) is allowed)")
+            if full.ndim != len(across) + 2 or any(
+                m not in (1, n) for m, n in zip(full.shape[2:], across, strict=True)
+            ):
+                raise InputError(
+                    f"the {part} on side {name} has shape {tuple(value.shape)}; the side has shape {across} (a leading (batch, channel) is allowed)"
+                )
             changes[part] = full.unsqueeze(2 + axis)
         elif isinstance(value, int | float) and part == "rate" and value < 0:
             raise InputError(f"the Robin rate on side {name} is {value}; it must not be negative")
-    return replace(condition, **changes) if changes else condition
+    return replace(condition, **changes) if changes else condition  # type: ignore[arg-type]

@@ -54,8 +54,8 @@ class GaussianField:
             volume = math.prod(grid.extent)
             amplitude = amplitude * (self.deviation * math.sqrt(volume) / amplitude.square().sum().sqrt())
         field = amplitude * torch.randn((count, *amplitude.shape), generator=generator, dtype=torch.float64)
-        for axis, basis in enumerate(bases):
-            field = torch.movedim(torch.tensordot(field, basis, dims=([1 + axis], [0])), -1, 1 + axis)
+        for at, basis in enumerate(bases):
+            field = torch.movedim(torch.tensordot(field, basis, dims=([1 + at], [0])), -1, 1 + at)
         return field.unsqueeze(1).to(dtype)
 
 

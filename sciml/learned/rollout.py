@@ -72,7 +72,9 @@ class Rollout(Solver):
         frames = [first]
         if signature.history > 1:
             if start is None or start.ndim != first.ndim + 1 or start.shape[1] != signature.history:
-                raise InputError(f"{problem.name!r}: this network looks at {signature.history} frames; pass them as start, shape (batch, {signature.history}, {', '.join(map(str, problem.space.shape))})")
+                raise InputError(
+                    f"{problem.name!r}: this network looks at {signature.history} frames; pass them as start, shape (batch, {signature.history}, {', '.join(map(str, problem.space.shape))})"
+                )
             frames = [start[:, i].to(first) for i in range(signature.history)]
         counts = [round((b - a) / spacing) for a, b in pairwise((problem.begin, *problem.times))]
         total, kept = sum(counts), context.kept(max(sum(counts), 1))
@@ -80,7 +82,7 @@ class Rollout(Solver):
         while len(produced) < total:
             window = torch.cat((frames + produced)[-signature.history :], 1)
             block = self.fit.apply(window).to(first)
-            produced += list(block.split(channels, 1))
+            produced += list(torch.split(block, channels, 1))
             if context.progress is not None:
                 context.progress(len(produced), total, 0.0)
         states = [first, *produced[:total]]
@@ -89,14 +91,26 @@ class Rollout(Solver):
             at += count
             outputs.append(states[at])
         segments = tuple(
-            Segment(problem.begin + i * spacing, problem.begin + (i + 1) * spacing, states[i].detach(), states[i + 1].detach())
+            Segment(
+                problem.begin + i * spacing,
+                problem.begin + (i + 1) * spacing,
+                states[i].detach(),
+                states[i + 1].detach(),
+            )
             for i in sorted(kept)
             if i < total
         )
         value = torch.stack(outputs, 1)
         finite = torch.isfinite(value.detach()).flatten(1).all(1)
         claim = torch.where(finite, int(Code.CONVERGED), int(Code.DIVERGED))
-        return Answer(value, claim, steps=total, segments=segments, step_count=total, sentence="the network's steps are not those of the equation to the target; loosen with_target(steps=...) or use a classical integrator")
+        return Answer(
+            value,
+            claim,
+            steps=total,
+            segments=segments,
+            step_count=total,
+            sentence="the network's steps are not those of the equation to the target; loosen with_target(steps=...) or use a classical integrator",
+        )
 
 
 def _kind(fit: Fit, problem: Evolution) -> str | None:
@@ -104,7 +118,15 @@ def _kind(fit: Fit, problem: Evolution) -> str | None:
     domain, signature = problem.space.domain, fit.signature
     assert domain is not None
     per_frame = {name: problem.space.shape[0] for name in (*signature.inputs, *signature.targets)}
-    theirs = type(signature).of_grid(domain, signature.inputs, signature.targets, per_frame, time_spacing=signature.time_spacing, history=signature.history, horizon=signature.horizon)
+    theirs = type(signature).of_grid(
+        domain,
+        signature.inputs,
+        signature.targets,
+        per_frame,
+        time_spacing=signature.time_spacing,
+        history=signature.history,
+        horizon=signature.horizon,
+    )
     return signature.mismatch(theirs)
 
 
@@ -117,7 +139,13 @@ def example() -> tuple[Rollout, Any]:
 
     grid = Grid((16,), (1.0,), Periodic())
     (x,) = grid.points()
-    problem = Evolution("decay", grid.space(), torch.sin(6.283185307179586 * x), times=(0.5, 1.0), rest=Law(lambda t, u, *, rate: -rate * u, rate=torch.tensor(1.0, dtype=torch.float64)))
+    problem = Evolution(
+        "decay",
+        grid.space(),
+        torch.sin(6.283185307179586 * x),
+        times=(0.5, 1.0),
+        rest=Law(lambda t, u, *, rate: -rate * u, rate=torch.tensor(1.0, dtype=torch.float64)),
+    )
     state = torch.get_rng_state()
     torch.manual_seed(0)
     network = FNO(dim=1, modes=3, width=8, layers=2).eval()

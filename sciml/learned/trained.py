@@ -52,7 +52,12 @@ class Trained(Solver):
         value = torch.cat(parts).to(problem.space.device, problem.space.dtype)
         finite = torch.isfinite(value.detach()).flatten(1).all(1)
         claim = torch.where(finite, int(Code.CONVERGED), int(Code.DIVERGED))
-        return Answer(value, claim, counts={"evaluations": float(len(parts))}, sentence="the network's answer does not meet the target; chain it, Chained(Trained(fit), ConjugateGradient()), or loosen with_target")
+        return Answer(
+            value,
+            claim,
+            counts={"evaluations": float(len(parts))},
+            sentence="the network's answer does not meet the target; chain it, Chained(Trained(fit), ConjugateGradient()), or loosen with_target",
+        )
 
 
 def mismatch(fit: Fit, problem: Problem, inputs: tuple[str, ...]) -> str | None:
@@ -69,7 +74,15 @@ def mismatch(fit: Fit, problem: Problem, inputs: tuple[str, ...]) -> str | None:
         return f"the network predicts {', '.join(signature.targets)}, the problem asks for {problem.unknown}"
     channels = {name: known[name].shape[1] if known[name].ndim > 2 else 1 for name in inputs}
     channels[problem.unknown] = problem.space.shape[0]
-    theirs = Signature.of_grid(domain, inputs, signature.targets, channels, time_spacing=signature.time_spacing, history=signature.history, horizon=signature.horizon)
+    theirs = Signature.of_grid(
+        domain,
+        inputs,
+        signature.targets,
+        channels,
+        time_spacing=signature.time_spacing,
+        history=signature.history,
+        horizon=signature.horizon,
+    )
     return signature.mismatch(theirs)
 
 

@@ -96,7 +96,9 @@ class ConjugateGradient(Iterative):
         u = torch.zeros_like(b) if start is None else start.clone()
         r = b - problem.operator(u) if start is not None else b.clone()
         rho = torch.zeros(batch, dtype=b.dtype, device=b.device)
-        return State(u, r, torch.zeros_like(r), rho.real if rho.is_complex() else rho, torch.ones_like(rho.real), b, _norm(b), 0)
+        return State(
+            u, r, torch.zeros_like(r), rho.real if rho.is_complex() else rho, torch.ones_like(rho.real), b, _norm(b), 0
+        )
 
     def step(self, problem: Problem, setup: Setup, state: State) -> State:
         """One step of the recurrence."""
@@ -113,7 +115,9 @@ class ConjugateGradient(Iterative):
         u = torch.addcmul(state.u, alpha, p)
         step = state.step + 1
         r = state.rhs - problem.operator(u) if step % 50 == 0 else torch.addcmul(state.r, alpha, image, value=-1)
-        return State(u, r, p, rho, torch.where(rho > 0, curvature, torch.ones_like(curvature)), state.rhs, state.rhs_norm, step)
+        return State(
+            u, r, p, rho, torch.where(rho > 0, curvature, torch.ones_like(curvature)), state.rhs, state.rhs_norm, step
+        )
 
     def measure(self, problem: Problem, setup: Setup, state: State) -> Tensor:
         """The backward error with the recursive residual."""
@@ -142,7 +146,8 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _norm(a: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(a.flatten(1), dim=1).to(torch.float64)
+    size: Tensor = torch.linalg.vector_norm(a.flatten(1), dim=1)
+    return size.to(torch.float64)
 
 
 def _like(a: Tensor, field: Tensor) -> Tensor:

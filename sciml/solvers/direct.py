@@ -61,7 +61,9 @@ class Direct(Solver):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", scipy.sparse.linalg.MatrixRankWarning)
-                factor = scipy.sparse.linalg.splu(matrix, permc_spec="MMD_AT_PLUS_A" if high.operator.symmetric else "COLAMD")
+                factor = scipy.sparse.linalg.splu(
+                    matrix, permc_spec="MMD_AT_PLUS_A" if high.operator.symmetric else "COLAMD"
+                )
             x = factor.solve(rhs)
             x = x + factor.solve(rhs - matrix @ x)
         except RuntimeError:
@@ -77,4 +79,6 @@ def example() -> tuple[Direct, Any]:
     from sciml.domains import Grid
 
     grid = Grid((9, 14), (1.0, 2.0))
-    return Direct(), Linear("small shifted", Diffusion(grid, 1.0, reaction=-30.0), torch.ones(1, 1, 9, 14, dtype=torch.float64))
+    return Direct(), Linear(
+        "small shifted", Diffusion(grid, 1.0, reaction=-30.0), torch.ones(1, 1, 9, 14, dtype=torch.float64)
+    )

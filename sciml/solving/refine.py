@@ -44,16 +44,23 @@ def refine(problem: Problem, solver: Solver | None = None, *, order: float = 2.0
     """
     recipe = problem.recipe
     if recipe is None or problem.space.domain is None:
-        raise InputError(f"{problem.name!r} was built by hand; refine needs a catalogue entry or a problem file with a setting n to build a finer grid")
+        raise InputError(
+            f"{problem.name!r} was built by hand; refine needs a catalogue entry or a problem file with a setting n to build a finer grid"
+        )
     if recipe.changes and any(verb == "replace" for verb, _ in recipe.changes):
-        raise InputError(f"{problem.name!r} had tensors replaced, which belong to one grid; refine the original, or pass the change as a setting")
+        raise InputError(
+            f"{problem.name!r} had tensors replaced, which belong to one grid; refine the original, or pass the change as a setting"
+        )
     domain = problem.space.domain
     finer = _finer(problem)
     grid = finer.space.domain
     assert grid is not None
     values = []
     for one in (problem, finer):
-        goals = {name: max(1e-2 * target, 1e-14) if one.space.dtype == torch.float64 else target for name, target in one.targets.items()}
+        goals = {
+            name: max(1e-2 * target, 1e-14) if one.space.dtype == torch.float64 else target
+            for name, target in one.targets.items()
+        }
         values.append(solve(one.with_target(**goals), solver, gradient=None).value.detach())
     coarse, fine = values
     seen = _restrict(fine, grid.coordinates(), domain.coordinates())
@@ -70,7 +77,10 @@ def _finer(problem: Problem) -> Any:
 
     recipe, domain = problem.recipe, problem.space.domain
     assert recipe is not None and domain is not None
-    sizes = [round(length / (axis.spacing / 2)) + (axis.n - round(length / axis.spacing)) for axis, length in zip(domain.axes(), domain.extent, strict=True)]
+    sizes = [
+        round(length / (axis.spacing / 2)) + (axis.n - round(length / axis.spacing))
+        for axis, length in zip(domain.axes(), domain.extent, strict=True)
+    ]
     n: Any = sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
     settings = {**{key: recipe.argument(value) for key, value in recipe.settings.items()}, "n": n}
     build = importlib.import_module("sciml.catalogue").problem
@@ -82,7 +92,11 @@ def _restrict(value: Tensor, fine: tuple[Tensor, ...], coarse: tuple[Tensor, ...
     first = value.ndim - len(fine)
     for axis, (a, b) in enumerate(zip(fine, coarse, strict=True)):
         index = torch.searchsorted(a, b - 0.25 * float(a[1] - a[0]))
-        if not math.isclose(float((a[index.clamp_max(len(a) - 1)] - b).abs().max()), 0.0, abs_tol=1e-9 * float(a[-1].abs() + 1)):
-            raise InputError("the finer grid does not hold the nodes of the coarser one; choose n so that intervals halve")
+        if not math.isclose(
+            float((a[index.clamp_max(len(a) - 1)] - b).abs().max()), 0.0, abs_tol=1e-9 * float(a[-1].abs() + 1)
+        ):
+            raise InputError(
+                "the finer grid does not hold the nodes of the coarser one; choose n so that intervals halve"
+            )
         value = value.index_select(first + axis, index.to(value.device))
     return value

@@ -43,22 +43,33 @@ def solve(
     member survived (all broke down, diverged or were bad input), or for any miss under ``strict=True``.
     """
     if not isinstance(problem, Problem):
-        raise InputError(f"solve takes a problem, not {type(problem).__name__}; load one with sciml.problem(...) or build a Linear, Equation or Evolution")
+        raise InputError(
+            f"solve takes a problem, not {type(problem).__name__}; load one with sciml.problem(...) or build a Linear, Equation or Evolution"
+        )
     solver = _choose(problem, solver)
     problem.validate()
     reason = solver.accepts(problem)
     if reason is not None:
-        raise InputError(f"{type(solver).__name__} cannot be asked to solve {problem.name!r}: {reason}. Solvers that accept it: {who_accepts(problem, but=solver)}.")
+        raise InputError(
+            f"{type(solver).__name__} cannot be asked to solve {problem.name!r}: {reason}. Solvers that accept it: {who_accepts(problem, but=solver)}."
+        )
     if start is not None:
         start = _checked_start(problem, start)
     way = solver.gradient if gradient is None else gradient
     names = tuple(name for name, tensor in problem.parameters().items() if tensor.requires_grad)
     tracked = torch.is_grad_enabled() and bool(names)
     if tracked and isinstance(way, Implicit) and not hasattr(problem, "residual"):
-        raise InputError(f"{problem.name!r} states no residual, so a gradient cannot be implicit; use Unroll() or Checkpoint(every)")
+        raise InputError(
+            f"{problem.name!r} states no residual, so a gradient cannot be implicit; use Unroll() or Checkpoint(every)"
+        )
     clock = time.perf_counter()
     with _bar(progress, type(solver).__name__) as report:
-        context = Context(solve=solve, progress=report, checkpoint=way.every if isinstance(way, Checkpoint) else None, seed=_seed(problem))
+        context = Context(
+            solve=solve,
+            progress=report,
+            checkpoint=way.every if isinstance(way, Checkpoint) else None,
+            seed=_seed(problem),
+        )
         if tracked and isinstance(way, Unroll | Checkpoint):
             answer = _run(problem, solver, start, context)
         else:
@@ -73,7 +84,10 @@ def solve(
     record: list[Solution] = []
     if tracked and isinstance(way, Implicit):
         if (codes != Code.CONVERGED).any():
-            warnings.warn(f"the gradient of {problem.name!r} is taken at an answer that is not certified ({Code(int(codes.max())).name})", stacklevel=2)
+            warnings.warn(
+                f"the gradient of {problem.name!r} is taken at an answer that is not certified ({Code(int(codes.max())).name})",
+                stacklevel=2,
+            )
         value = _attach(problem, solver, way, answer, codes, names, record)
     elif not tracked or isinstance(way, Detach):
         value = value.detach()
@@ -98,7 +112,9 @@ def solve(
 def _choose(problem: Problem, solver: Solver | None) -> Solver:
     if solver is None:
         if problem.recommend is None:
-            raise InputError(f"{problem.name!r} was built by hand and recommends no solver; pass one. Solvers that accept it: {who_accepts(problem)}.")
+            raise InputError(
+                f"{problem.name!r} was built by hand and recommends no solver; pass one. Solvers that accept it: {who_accepts(problem)}."
+            )
         solver = problem.recommend(problem)
     if not isinstance(solver, Solver):
         hint = f"; write {solver.__name__}()" if isinstance(solver, type) else ""
@@ -109,10 +125,16 @@ def _choose(problem: Problem, solver: Solver | None) -> Solver:
 def _checked_start(problem: Problem, start: Tensor) -> Tensor:
     shape = problem.space.shape
     if start.shape[-len(shape) :] != torch.Size(shape):
-        raise InputError(f"{problem.name!r}: start has shape {tuple(start.shape)}; the answer has (batch, {', '.join(map(str, shape))})")
+        raise InputError(
+            f"{problem.name!r}: start has shape {tuple(start.shape)}; the answer has (batch, {', '.join(map(str, shape))})"
+        )
     if not torch.isfinite(start).all():
         raise InputError(f"{problem.name!r}: start has values that are not finite")
-    return start.to(problem.space.device, problem.space.dtype).expand(problem.batch, *start.shape[-len(shape) :]) if start.ndim <= len(shape) + 1 else start
+    return (
+        start.to(problem.space.device, problem.space.dtype).expand(problem.batch, *start.shape[-len(shape) :])
+        if start.ndim <= len(shape) + 1
+        else start
+    )
 
 
 def _seed(problem: Problem) -> int:
@@ -123,7 +145,10 @@ def _seed(problem: Problem) -> int:
 def _run(problem: Problem, solver: Solver, start: Tensor | None, context: Context) -> Answer:
     if solver.batched or problem.batch == 1:
         return solver.run(problem, start, context)
-    answers = [solver.run(problem.member(i), None if start is None else start[i : i + 1], context) for i in range(problem.batch)]
+    answers = [
+        solver.run(problem.member(i), None if start is None else start[i : i + 1], context)
+        for i in range(problem.batch)
+    ]
     longest = max(a.steps for a in answers)
     return dataclasses.replace(
         answers[0],
@@ -137,14 +162,24 @@ def _run(problem: Problem, solver: Solver, start: Tensor | None, context: Contex
     )
 
 
-def _attach(problem: Problem, solver: Solver, way: Implicit, answer: Answer, codes: Tensor, names: tuple[str, ...], record: list[Solution]) -> Tensor:
+def _attach(
+    problem: Problem,
+    solver: Solver,
+    way: Implicit,
+    answer: Answer,
+    codes: Tensor,
+    names: tuple[str, ...],
+    record: list[Solution],
+) -> Tensor:
     known = problem.parameters()
     backward = way.solver or solver.transposed()
 
     def transposed(adjoint: Any) -> Solution:
         reason = backward.accepts(adjoint)
         if reason is not None:
-            raise InputError(f"the gradient needs the transposed problem of {problem.name!r}, which {type(backward).__name__} does not take: {reason}; pass gradient=Implicit(another solver)")
+            raise InputError(
+                f"the gradient needs the transposed problem of {problem.name!r}, which {type(backward).__name__} does not take: {reason}; pass gradient=Implicit(another solver)"
+            )
         return solve(adjoint, backward, gradient=Implicit(backward))
 
     fixed = problem.replace(**{name: known[name].detach() for name in names})
@@ -162,7 +197,10 @@ def _speak(solution: Solution, answer: Answer, strict: bool) -> None:
     if bool((codes >= Code.BREAKDOWN).all()) or strict:
         raise SolveError(f"{head}.\n  Solvers that accept it: {who_accepts(problem, but=solution.solver)}.", solution)
     missed = int((codes != Code.CONVERGED).sum())
-    warnings.warn(f"{worst.name}: {head}; {missed} of {len(codes)} members are not certified ({', '.join(map(str, solution.checks))})", stacklevel=3)
+    warnings.warn(
+        f"{worst.name}: {head}; {missed} of {len(codes)} members are not certified ({', '.join(map(str, solution.checks))})",
+        stacklevel=3,
+    )
 
 
 class _bar:

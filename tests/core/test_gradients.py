@@ -15,7 +15,11 @@ from sciml.solvers import ConjugateGradient, Direct
 def problem(batch: int = 1) -> Linear:
     sides = {"x": Dirichlet(0.3), "y": (Neumann(0.1), Dirichlet(torch.rand(5, dtype=torch.float64)))}
     grid = Grid((5, 4), (1.0, 0.7), sides)
-    return Linear("small", Diffusion(grid, 1 + torch.rand(batch, 1, 5, 4, dtype=torch.float64)), torch.rand(5, 4, dtype=torch.float64)).with_target(discrete=1e-14)
+    return Linear(
+        "small",
+        Diffusion(grid, 1 + torch.rand(batch, 1, 5, 4, dtype=torch.float64)),
+        torch.rand(5, 4, dtype=torch.float64),
+    ).with_target(discrete=1e-14)
 
 
 @pytest.mark.parametrize("name", ["coefficient", "source", "y_upper"])
@@ -32,7 +36,9 @@ def test_taylor_slope_and_a_broken_twin(name: str) -> None:
     steps = [2.0**-k for k in range(3, 11)]
     with torch.no_grad():
         right = [abs(float(value(at + h * direction) - value(at) - h * (gradient * direction).sum())) for h in steps]
-        wrong = [abs(float(value(at + h * direction) - value(at) - 1.01 * h * (gradient * direction).sum())) for h in steps]
+        wrong = [
+            abs(float(value(at + h * direction) - value(at) - 1.01 * h * (gradient * direction).sum())) for h in steps
+        ]
     assert abs(fitted_slope(steps, right) - 2.0) <= 0.1
     assert abs(fitted_slope(steps, wrong) - 2.0) > 0.1
 

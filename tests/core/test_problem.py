@@ -17,7 +17,10 @@ from sciml.solvers import ConjugateGradient, Direct
 
 
 def plate(batch: int = 3) -> Linear:
-    sides = {"x": (Dirichlet(torch.rand(14, dtype=torch.float64)), Neumann(0.5)), "y": (Robin(2.0, 1.0), Dirichlet(0.0))}
+    sides = {
+        "x": (Dirichlet(torch.rand(14, dtype=torch.float64)), Neumann(0.5)),
+        "y": (Robin(2.0, 1.0), Dirichlet(0.0)),
+    }
     grid = Grid((9, 14), (1.0, 2.0), sides)
     k = 1 + torch.rand(batch, 1, 9, 14, dtype=torch.float64)
     return Linear("plate", Diffusion(grid, k), torch.rand(9, 14, dtype=torch.float64))
@@ -71,11 +74,20 @@ def test_targets_are_named_and_positive() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: p.replace(source=torch.full((9, 14), float("nan"), dtype=torch.float64)), "source is nan at x=.*must be finite"),
-        (lambda p: p.replace(coefficient=p.operator.coefficient * -1), "coefficient is -.* at x=0.1.*of member 0; diffusion needs it positive"),
+        (
+            lambda p: p.replace(source=torch.full((9, 14), float("nan"), dtype=torch.float64)),
+            "source is nan at x=.*must be finite",
+        ),
+        (
+            lambda p: p.replace(coefficient=p.operator.coefficient * -1),
+            "coefficient is -.* at x=0.1.*of member 0; diffusion needs it positive",
+        ),
         (lambda p: p.replace(source=torch.rand(2, 1, 9, 14, dtype=torch.float64)), "has 2 members, others have 3"),
         (lambda p: p.replace(source=torch.rand(0, 1, 9, 14, dtype=torch.float64)), "is empty"),
-        (lambda p: Linear("mixed", p.operator, p.source.float()), "source is torch.float32, the space is torch.float64"),
+        (
+            lambda p: Linear("mixed", p.operator, p.source.float()),
+            "source is torch.float32, the space is torch.float64",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(change, message) -> None:
@@ -111,8 +123,14 @@ def test_a_law_may_hide_no_tensor() -> None:
 def test_pickling_by_hand_and_by_recipe() -> None:
     problem = plate()
     again = pickle.loads(pickle.dumps(problem))
-    assert all(torch.equal(a, b) for a, b in zip(problem.parameters().values(), again.parameters().values(), strict=True))
-    named = sciml.problem("darcy", n=9, seed=3).replace(source=torch.full((9, 9), 2.0, dtype=torch.float64)).with_target(discrete=1e-9)
+    assert all(
+        torch.equal(a, b) for a, b in zip(problem.parameters().values(), again.parameters().values(), strict=True)
+    )
+    named = (
+        sciml.problem("darcy", n=9, seed=3)
+        .replace(source=torch.full((9, 9), 2.0, dtype=torch.float64))
+        .with_target(discrete=1e-9)
+    )
     back = pickle.loads(pickle.dumps(named))
     assert back.recipe.to_json() == named.recipe.to_json()
     assert back.targets == named.targets
@@ -126,7 +144,16 @@ def test_the_certificate_alone_decides() -> None:
     names = [Code(int(c)).name for c in decide(claims, (good, told))]
     assert names == ["CONVERGED"] * 5 + ["BREAKDOWN", "DIVERGED", "BAD_INPUT"]
     names = [Code(int(c)).name for c in decide(claims, (bad, told))]
-    assert names == ["UNCERTIFIED", "UNCERTIFIED", "UNCERTIFIED", "BUDGET", "STAGNATED", "BREAKDOWN", "DIVERGED", "BAD_INPUT"]
+    assert names == [
+        "UNCERTIFIED",
+        "UNCERTIFIED",
+        "UNCERTIFIED",
+        "BUDGET",
+        "STAGNATED",
+        "BREAKDOWN",
+        "DIVERGED",
+        "BAD_INPUT",
+    ]
     assert Code.CONVERGED not in [Code(int(c)) for c in decide(claims, (told,))]
     nan = Check("gate", torch.full((len(Code),), float("nan")), 1.0)
     assert Code.CONVERGED not in [Code(int(c)) for c in decide(claims, (good, nan))]
@@ -137,7 +164,9 @@ def test_prepared_solvers_keep_their_set_up_and_refuse_another_operator() -> Non
     prepared = ConjugateGradient(max_steps=400).prepare(problem)
     for scale in (1.0, 3.0):
         other = problem.replace(source=problem.source * scale)
-        assert torch.equal(sciml.solve(other, prepared).value, sciml.solve(other, ConjugateGradient(max_steps=400)).value)
+        assert torch.equal(
+            sciml.solve(other, prepared).value, sciml.solve(other, ConjugateGradient(max_steps=400)).value
+        )
     with pytest.raises(InputError, match="prepared for another operator"):
         sciml.solve(problem.replace(coefficient=problem.operator.coefficient + 1), prepared)
 
@@ -167,8 +196,13 @@ def test_anybodys_answer_can_be_certified() -> None:
 def test_scaling_the_data_leaves_the_verdict_alone() -> None:
     problem = plate(batch=1)
     for factor in (1e-12, 1e12):
-        scaled = problem.replace(source=problem.source * factor, x_lower=problem.operator.grid.side("x_lower").value * factor)
+        scaled = problem.replace(
+            source=problem.source * factor, x_lower=problem.operator.grid.side("x_lower").value * factor
+        )
         grid = scaled.operator.grid
         assert grid.shape == problem.operator.grid.shape
-        a, b = problem.certify(sciml.solve(problem, Direct()).value), scaled.certify(sciml.solve(scaled, Direct()).value)
+        a, b = (
+            problem.certify(sciml.solve(problem, Direct()).value),
+            scaled.certify(sciml.solve(scaled, Direct()).value),
+        )
         assert float(a[0].value) < 1e-15 and float(b[0].value) < 1e-15

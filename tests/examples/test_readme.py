@@ -28,7 +28,7 @@ SHRUNK = {
     "n=1024, viscosity=0.01, batch=64": "n=256, viscosity=0.01, batch=4",
     'count=100, out="movies.h5", n=256': 'count=4, out="movies.h5", n=64',
     'sciml.problem("burgers", n=256, times': 'sciml.problem("burgers", n=64, times',
-    'FNO(dim=1)': 'FNO(dim=1, modes=6, width=8)',
+    "FNO(dim=1)": "FNO(dim=1, modes=6, width=8)",
 }
 
 

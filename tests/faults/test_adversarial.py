@@ -61,7 +61,11 @@ def hostile(seed: int) -> Linear:
         sides = [Dirichlet(0.0), Neumann(0.0), Periodic()][int(rng.integers(3))]
         grid = Grid((int(rng.integers(3, 9)), int(rng.integers(3, 9))), (1.0, 2.0), sides)
         k = torch.as_tensor(10.0 ** rng.uniform(-4, 4, grid.shape))
-        return Linear(f"hostile {seed}", Diffusion(grid, k, torch.as_tensor(rng.uniform(-50, 5))), torch.as_tensor(rng.standard_normal(grid.shape)))
+        return Linear(
+            f"hostile {seed}",
+            Diffusion(grid, k, torch.as_tensor(rng.uniform(-50, 5))),
+            torch.as_tensor(rng.standard_normal(grid.shape)),
+        )
     if kind != 4 and kind != 8:
         a = (a + a.T) / 2
     return Linear(f"hostile {seed}", Matrix(torch.as_tensor(a)), torch.as_tensor(b))
