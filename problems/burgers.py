@@ -11,20 +11,21 @@ certified, but the grid is not adequate; compare with a larger ``n``.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from sciml.core import Continuous, Evolution, Law
 from sciml.core.continuous import At
-from sciml.core.evolution import Referee
 from sciml.discretise import Spectrum, derivative
 from sciml.domains import GaussianField, Grid, InputError, Periodic, Space
 from sciml.solvers import Collocation, ExponentialRungeKutta
+from sciml.training import Translation
 
 
 def transport(t: float, u: Tensor, *, space: Space) -> Tensor:
@@ -44,9 +45,8 @@ def _factor(n: int, length: float, dtype: torch.dtype, device: torch.device) -> 
 def transport_of_modes(t: float, v: Tensor, *, space: Space) -> Tensor:
     """The same on the coefficients of a real FFT: two transforms instead of four."""
     n = space.shape[-1]
-    assert space.domain is not None
     u = torch.fft.irfft(v, n=n)
-    return _factor(n, space.domain.extent[0], u.dtype, u.device) * torch.fft.rfft(u * u)
+    return _factor(n, cast(Grid, space.domain).extent[0], u.dtype, u.device) * torch.fft.rfft(u * u)
 
 
 def interior(at: At) -> Tensor:
@@ -73,7 +73,19 @@ def problem(
     dtype: torch.dtype = torch.float64,
 ) -> Evolution:
     """One member: the first that ``draw`` gives for this seed, or a ``start`` of shape ``(n,)`` or ``(batch, 1, n)``."""
-    return _build(1, n, viscosity, length, times, start, scale, shift, power, seed, dtype)
+    return draw(
+        1,
+        n=n,
+        viscosity=viscosity,
+        length=length,
+        times=times,
+        start=start,
+        scale=scale,
+        shift=shift,
+        power=power,
+        seed=seed,
+        dtype=dtype,
+    )
 
 
 def draw(
@@ -84,35 +96,18 @@ def draw(
     viscosity: float | Tensor = 0.01,
     length: float = 1.0,
     times: Sequence[float] = (0.0, 0.5, 1.0),
+    start: Tensor | None = None,
     scale: float = 25.0,
     shift: float = 25.0,
     power: float = 2.0,
     dtype: torch.dtype = torch.float64,
 ) -> Evolution:
-    """``count`` random starts; member ``i`` depends on ``seed`` and ``i`` alone, and is the same function on every grid."""
-    return _build(count, n, viscosity, length, times, None, scale, shift, power, seed, dtype)
+    """``count`` random starts; member ``i`` depends on ``seed`` and ``i`` alone, and is the same function on every grid.
 
-
-def solver(problem: Any) -> ExponentialRungeKutta:
-    """ETDRK4 with steps that a pilot run chooses."""
-    return ExponentialRungeKutta()
-
-
-def _build(
-    count: int,
-    n: int,
-    viscosity: float | Tensor,
-    length: float,
-    times: Sequence[float],
-    start: Tensor | None,
-    scale: float,
-    shift: float,
-    power: float,
-    seed: int,
-    dtype: torch.dtype,
-) -> Evolution:
+    A ``start`` that is given takes their place.
+    """
     nu = torch.as_tensor(viscosity).to(dtype)
-    if bool((nu <= 0).any()) or nu.ndim > 1:
+    if not bool((nu > 0).all()) or nu.ndim > 1:
         raise InputError(f"the viscosity is {viscosity}; give a positive number, or one per member")
     grid = Grid((n,), (float(length),), sides=Periodic())
     if start is None:
@@ -129,20 +124,21 @@ def _build(
         times=tuple(times),
         rest=Law(transport),
         rest_modes=Law(transport_of_modes),
-        stiff=Spectrum(grid, viscosity=nu, function=_diffusion),
-        referee=_referee(),
+        stiff=Spectrum(grid, _diffusion, viscosity=nu),
+        referee=Collocation(),
         invariants={"mean": momentum},
         continuous=Continuous(interior),
-        symmetries=(),
+        symmetries=(Translation(),),
     )
+
+
+def solver(problem: Any) -> ExponentialRungeKutta:
+    """ETDRK4 with steps that a pilot run chooses."""
+    return ExponentialRungeKutta()
 
 
 def _diffusion(modes: Any, *, viscosity: Tensor) -> Tensor:
     return -viscosity * modes.square
-
-
-def _referee() -> Referee:
-    return Collocation()
 
 
 def _text(nu: Tensor) -> str:
@@ -152,7 +148,5 @@ def _text(nu: Tensor) -> str:
 
 def _generator(seed: int, index: int) -> torch.Generator:
     """Independent of the other members: both numbers go through a hash."""
-    import hashlib
-
     word = hashlib.sha256(f"{seed} {index}".encode()).digest()[:8]
     return torch.Generator().manual_seed(int.from_bytes(word, "little") >> 1)

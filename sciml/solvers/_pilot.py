@@ -50,7 +50,9 @@ def round_down(h: float) -> float:
     return float(f"{max(m * power for m in SERIES if m * power <= h * (1 + 1e-9)):.3g}")
 
 
-def _states(advance: Advance, begin: float, span: float, state: Tensor, many: int) -> tuple[list[tuple[float, Tensor]], int]:
+def _states(
+    advance: Advance, begin: float, span: float, state: Tensor, many: int
+) -> tuple[list[tuple[float, Tensor]], int]:
     """States along a run of ``many`` steps, four times as many whenever it does not stay finite."""
     while True:
         h, v, kept = span / many, state, []
@@ -64,7 +66,9 @@ def _states(advance: Advance, begin: float, span: float, state: Tensor, many: in
         many *= 4
 
 
-def _wanted(advance: Advance, states: list[tuple[float, Tensor]], h: float, span: float, target: float, order: int) -> float:
+def _wanted(
+    advance: Advance, states: list[tuple[float, Tensor]], h: float, span: float, target: float, order: int
+) -> float:
     total = torch.zeros((), dtype=torch.float64)
     for t, v in states:
         once = advance(t, h, v)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ class Collocation(Solver):
 
     def run(self, problem: Problem, start: Tensor | None, context: Context) -> Answer:
         """Step through the wanted times."""
-        assert isinstance(problem, Evolution)
+        problem = cast(Evolution, problem)
         system = Semidiscrete(problem, fast=False)
         tolerance = 0.1 * problem.targets["steps"] / len(problem.times)
 
@@ -92,7 +92,9 @@ class Collocation(Solver):
             return whole[0]
 
         span = problem.times[-1] - problem.begin
-        return march(problem, span or 1.0 if self.step is None else self.step, leap, system.begin, system.stiff.inverse, context)
+        return march(
+            problem, span or 1.0 if self.step is None else self.step, leap, system.begin, system.stiff.inverse, context
+        )
 
     def advance(self, problem: Evolution, begin: float, before: Tensor, end: float, tolerance: float) -> Tensor:
         """The state at ``end``: steps are halved until two answers in a row differ by less than ``tolerance``, relatively."""
@@ -101,20 +103,32 @@ class Collocation(Solver):
         return system.stiff.inverse(self._settled(system, begin, end - begin, v, tolerance))
 
     def _settled(self, system: Semidiscrete, t: float, h: float, v: Tensor, tolerance: float) -> Tensor:
-        many, last, settled, best = 1, None, torch.zeros(v.shape[0], dtype=torch.bool, device=v.device), v
+        many, best, last = 1, v, None
+        settled = torch.zeros(v.shape[0], dtype=torch.bool, device=v.device)
+        before = torch.full((v.shape[0],), float("inf"), dtype=v.real.dtype, device=v.device)
         while True:
             value, good = self._steps(system, t, h, v, many, tolerance, settled)
             rows = (-1, *[1] * (v.ndim - 1))
             best = torch.where(settled.reshape(rows), best, value)
             if last is not None:
-                change = _size(value - last[0]) <= tolerance * _size(value)
-                settled = settled | (change & good & last[1])
+                change = _size(value - last[0]) / _size(value).clamp_min(1e-300)
+                # Where halving has stopped helping far below any target, rounding has the word.
+                stalled = (change < 1e-9) & (change > 0.5 * before)
+                settled = settled | ((change <= tolerance) | stalled) & good & last[1]
+                before = change
             if many >= self.limit or bool(settled.all()):
                 return best
             last, many = (value, good), 2 * many
 
     def _steps(
-        self, system: Semidiscrete, t: float, h: float, v: Tensor, many: int, tolerance: float, idle: Tensor | None = None
+        self,
+        system: Semidiscrete,
+        t: float,
+        h: float,
+        v: Tensor,
+        many: int,
+        tolerance: float,
+        idle: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """``many`` equal steps over ``h``, and which members' sweeps converged in all of them.
 
@@ -139,7 +153,9 @@ class Collocation(Solver):
         inverse = torch.linalg.inv(eye - h * symbol[..., None, None] * a)
         full = inverse @ (h * a)
         each = range(self.stages)
-        return tuple(inverse[..., i, :].sum(-1) for i in each), tuple(tuple(full[..., i, j].contiguous() for j in each) for i in each)
+        return tuple(inverse[..., i, :].sum(-1) for i in each), tuple(
+            tuple(full[..., i, j].contiguous() for j in each) for i in each
+        )
 
     def _step(
         self,
@@ -167,9 +183,13 @@ class Collocation(Solver):
                     state = state + propagate[i][j] * n[j]
                 n[i] = system.rest(times[i], state)
             change = _size(state - old) / _size(state).clamp_min(1e-300)
-            good = change <= allowed
             # At rounding the change stops falling; a change that grows has lost.
-            lost = ~torch.isfinite(change) | ((change > fewest) & (change > 1e-3)) if sweep > 1 else ~torch.isfinite(change)
+            good = (change <= allowed) | ((change < 1e4 * torch.finfo(change.dtype).eps) & (change > 0.5 * fewest))
+            lost = (
+                ~torch.isfinite(change) | ((change > fewest) & (change > 1e-3))
+                if sweep > 1
+                else ~torch.isfinite(change)
+            )
             if bool((good | lost).all()):
                 break
             fewest = torch.minimum(fewest, change)
@@ -177,7 +197,8 @@ class Collocation(Solver):
 
 
 def _size(v: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(v.detach().flatten(1), dim=1)
+    size: Tensor = torch.linalg.vector_norm(v.detach().flatten(1), dim=1)
+    return size
 
 
 def example() -> tuple[Collocation, Any]:

@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from sciml.core.evolution import Evolution
 from sciml.core.gradients import Checkpoint, Gradient
-from sciml.core.loop import march
+from sciml.core.loop import cuts, march
 from sciml.core.problem import Problem
 from sciml.core.solution import Answer
 from sciml.core.solver import Context, Solver
@@ -57,7 +57,9 @@ def coefficients(symbol: Tensor, step: float) -> _Coefficients:
     real = not symbol.is_complex()
     z = step * symbol.to(torch.float64 if real else torch.complex128)
     # For a real z the lower half of the circle gives the conjugate: the real part of the upper half is the mean.
-    angles = (torch.arange(POINTS if real else 2 * POINTS, dtype=torch.float64, device=z.device) + 0.5) * (math.pi / POINTS)
+    angles = (torch.arange(POINTS if real else 2 * POINTS, dtype=torch.float64, device=z.device) + 0.5) * (
+        math.pi / POINTS
+    )
     sums: list[Tensor] = []
     for point in torch.polar(torch.ones_like(angles), angles):
         w = z + point
@@ -118,18 +120,17 @@ class ExponentialRungeKutta(Solver):
 
     def run(self, problem: Problem, start: Tensor | None, context: Context) -> Answer:
         """Step through the wanted times with coefficients computed once per length of step."""
-        assert isinstance(problem, Evolution)
+        problem = cast(Evolution, problem)
         system = Semidiscrete(problem)
-        known: dict[str, _Coefficients] = {}
-
-        def leap(t: float, h: float, v: Tensor) -> Tensor:
-            key = f"{h:.12g}"  # intervals of one length differ by rounding
-            if key not in known:
-                known[key] = coefficients(system.symbol, h)
-            return advance(system, known[key], t, h, v)
-
         state = system.begin
         step = self.step or _own_step(problem, system, state)
+        # Before the march, which may be recomputed in pieces. Intervals of one length differ by rounding.
+        lengths = {f"{h:.12g}": h for _, h, count in cuts(problem, step) if count}
+        known = {key: coefficients(system.symbol, h) for key, h in lengths.items()}
+
+        def leap(t: float, h: float, v: Tensor) -> Tensor:
+            return advance(system, known[f"{h:.12g}"], t, h, v)
+
         answer = march(problem, step, leap, state, system.stiff.inverse, context)
         return replace(answer, counts={"step": step})
 
