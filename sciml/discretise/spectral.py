@@ -212,7 +212,7 @@ def axis_eigenvalues(
 
 
 def eigenvalues(grid: Grid, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
-    """Eigenvalues ``(*modes)`` of second differences, ``-laplacian`` per volume, in the basis of ``Transform(grid)``."""
+    """Eigenvalues ``(*modes)`` of second differences, ``-laplacian`` per volume, as ``Transform(grid)`` orders them."""
     first, *others = axis_eigenvalues(grid, dtype, device)
     for one in others:
         first = first + one
@@ -257,8 +257,8 @@ def diffusion(modes: Modes, *, diffusivity: Tensor) -> Tensor:
 class Spectrum:
     """A linear operator with constant coefficients, diagonal in the basis of ``Transform(grid)``.
 
-    ``Spectrum(grid, diffusivity=nu)`` is ``nu * laplacian``, with the exact symbol ``-nu |k|^2`` on an all-periodic grid
-    and that of second differences otherwise. ``Spectrum(grid, function, name=tensor, ...)`` has the symbol
+    ``Spectrum(grid, diffusivity=nu)`` is ``nu * laplacian``, with the exact symbol ``-nu |k|^2`` on an all-periodic
+    grid and that of second differences otherwise. ``Spectrum(grid, function, name=tensor, ...)`` has the symbol
     ``function(modes, *, name, ...)``, a plain function of ``Modes`` and of the tensors, such as
     ``lambda m, *, nu: -nu * m.square.square()``. Tensors of shape ``(batch,)`` give one number per member. Side values
     of the grid are taken as zero. Implements ``sciml.core.evolution.Diagonal``.

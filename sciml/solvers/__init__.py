@@ -5,5 +5,7 @@ from sciml.solvers.collocation import Collocation as Collocation
 from sciml.solvers.conjugate_gradient import ConjugateGradient as ConjugateGradient
 from sciml.solvers.direct import Direct as Direct
 from sciml.solvers.exponential import ExponentialRungeKutta as ExponentialRungeKutta
+from sciml.solvers.gmres import GMRES as GMRES
 from sciml.solvers.multigrid import Multigrid as Multigrid
+from sciml.solvers.newton import Newton as Newton
 from sciml.solvers.transform import DirectTransform as DirectTransform

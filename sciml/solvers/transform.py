@@ -1,4 +1,4 @@
-r"""Sine and cosine transforms for ``-k laplacian(u) + c u = f`` on a box, ``k`` and ``c`` constant: a fast direct method.
+r"""Sine and cosine transforms for ``-k laplacian(u) + c u = f`` on a box with constant ``k``, ``c``: a direct method.
 
 With ``T`` the transform that makes the second differences diagonal (eigenvalues ``lambda``) and ``V`` the dual cells,
 
