@@ -240,6 +240,7 @@ def _total(data: Any) -> float:
     return float(data.u.isel(sample=[3, 1]).values.sum())
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_pickles_and_crosses_processes(tmp_path: Path, method: str) -> None:
     path = tmp_path / "own.h5"

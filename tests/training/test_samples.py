@@ -207,6 +207,7 @@ def _first(samples: Samples) -> Any:
     return samples.batch([4, 0])[0].numpy()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_samples_cross_processes(tmp_path: Path, method: str) -> None:
     data, made = on_disk(tmp_path / "movies.h5")
