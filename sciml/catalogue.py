@@ -43,7 +43,7 @@ def problems() -> dict[str, str]:
     return found
 
 
-def problem(source: str | os.PathLike[str], *, batch: int | None = None, **settings: Any) -> Any:
+def problem(source: str | os.PathLike[str], /, *, batch: int | None = None, **settings: Any) -> Any:
     """A problem by catalogue name (``"poisson"``) or path of a file (``"my/plate.py"``), with its settings.
 
     ``batch=64`` draws a batch of random members (the file's ``draw``). The problem carries its recipe and the solver that

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,9 +23,35 @@ from sciml.domains.space import Space
 __all__ = ["Equation", "Tangent"]
 
 
+class _Graph:
+    """A law recorded by automatic differentiation at one state: ``pull`` is ``J^H v``, ``push`` is ``J v``."""
+
+    def __init__(self, tangent: Tangent) -> None:
+        with torch.enable_grad():
+            self.at = tangent.at.detach().requires_grad_()
+            self.value = tangent.law(self.at, space=tangent.where)
+        self.twice: tuple[Tensor, Tensor] | None = None
+
+    def pull(self, v: Tensor) -> Tensor:
+        (result,) = torch.autograd.grad(self.value, self.at, v, retain_graph=True)
+        return result
+
+    def push(self, v: Tensor) -> Tensor:
+        if self.twice is None:
+            with torch.enable_grad():
+                w = torch.zeros_like(self.value, requires_grad=True)
+                self.twice = w, torch.autograd.grad(self.value, self.at, w, create_graph=True)[0]
+        w, pulled = self.twice
+        (result,) = torch.autograd.grad(pulled, w, v, retain_graph=True)
+        return result
+
+
+_GRAPHS: weakref.WeakKeyDictionary[Tangent, _Graph] = weakref.WeakKeyDictionary()
+
+
 @dataclass(frozen=True, eq=False)
 class Tangent(LinearOperator):
-    """The derivative of an equation's law at ``at``, applied by forward and reverse mode differentiation."""
+    """The derivative of an equation's law at ``at``, applied by automatic differentiation."""
 
     law: Law
     at: Tensor
@@ -43,15 +70,32 @@ class Tangent(LinearOperator):
         return self.selfadjoint
 
     def _forward(self, v: Tensor) -> Tensor:
+        graph = self._graph(v)
+        if graph is not None:
+            if self.selfadjoint:
+                return graph.pull(v)
+            return graph.push(v)
         at = self.at.expand(v.shape) if self.at.shape != v.shape else self.at
-        result: Tensor = torch.func.jvp(lambda u: self.law(u, space=self.where), (at,), (v,))[1]
-        return result
+        return torch.func.jvp(lambda u: self.law(u, space=self.where), (at,), (v,))[1]
 
     def _backward(self, v: Tensor) -> Tensor:
+        graph = self._graph(v)
+        if graph is not None:
+            return graph.pull(v)
         at = self.at.expand(v.shape) if self.at.shape != v.shape else self.at
-        pull = torch.func.vjp(lambda u: self.law(u, space=self.where), at)[1]
+        _, pull = torch.func.vjp(lambda u: self.law(u, space=self.where), at)
         result: Tensor = pull(v)[0]
         return result
+
+    def _graph(self, v: Tensor) -> _Graph | None:
+        """The recorded law at ``at``, kept for many products; None where the product itself is differentiated."""
+        if torch.is_grad_enabled() or v.shape != self.at.shape or torch._C._are_functorch_transforms_active():
+            return None
+        kept = _GRAPHS.get(self)
+        if kept is None:
+            kept = _Graph(self)
+            _GRAPHS[self] = kept
+        return kept if kept.value.requires_grad else None
 
     def __call__(self, u: Tensor) -> Tensor:
         return self._backward(u) if self.flipped else self._forward(u)

@@ -6,6 +6,7 @@ from the catalogue pickle through their recipe, so a lambda inside a problem fil
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -15,7 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sciml.domains.boundary import Dirichlet, Neumann, Periodic, Robin
+from sciml.domains.random_fields import GaussianField
+
 __all__ = ["Recipe", "digest"]
+
+# Objects that may stand in settings and are written by name; nothing else is ever looked up.
+OBJECTS: dict[str, Any] = {kind.__name__: kind for kind in (Dirichlet, Neumann, Robin, Periodic, GaussianField)}
 
 # Set by the catalogue when it is imported: builds a problem from (source, settings).
 _builder: list[Callable[[Recipe], Any]] = []
@@ -49,6 +56,9 @@ class Recipe:
         if isinstance(packed, Mapping):
             if set(packed) == {"array"}:
                 return self.arrays[packed["array"]]
+            if "object" in packed:
+                kind = OBJECTS[packed["object"]]
+                return kind(**{key: self.argument(value) for key, value in packed.items() if key != "object"})
             if set(packed) == {"scalar", "dtype"}:
                 return torch.tensor(packed["scalar"], dtype=getattr(torch, packed["dtype"]))
             return {key: self.argument(value) for key, value in packed.items()}
@@ -131,6 +141,9 @@ def _pack(value: Any, arrays: dict[str, Tensor]) -> Any:
         key = digest(value)
         arrays[key] = value.detach().clone()
         return {"array": key}
+    if type(value).__name__ in OBJECTS and type(value) is OBJECTS[type(value).__name__]:
+        parts = {f.name: _pack(getattr(value, f.name), arrays) for f in dataclasses.fields(value)}
+        return {"object": type(value).__name__, **parts}
     if isinstance(value, torch.dtype):
         return str(value).removeprefix("torch.")
     if isinstance(value, Mapping):
