@@ -33,7 +33,7 @@ class _Graph:
         self.twice: tuple[Tensor, Tensor] | None = None
 
     def pull(self, v: Tensor) -> Tensor:
-        (result,) = torch.autograd.grad(self.value, self.at, v, retain_graph=True)
+        result: Tensor = torch.autograd.grad(self.value, self.at, v, retain_graph=True)[0]
         return result
 
     def push(self, v: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class _Graph:
                 w = torch.zeros_like(self.value, requires_grad=True)
                 self.twice = w, torch.autograd.grad(self.value, self.at, w, create_graph=True)[0]
         w, pulled = self.twice
-        (result,) = torch.autograd.grad(pulled, w, v, retain_graph=True)
+        result: Tensor = torch.autograd.grad(pulled, w, v, retain_graph=True)[0]
         return result
 
 
