@@ -6,12 +6,15 @@ The operator is a sum over the faces between neighbouring nodes plus a diagonal,
 
 on a vertex-centred grid, uniform per axis, in one to three dimensions. Coarse grids are uniform on the same box, so any
 number of nodes is allowed. Coarse conductances are resistances in series along the face and sums across it; coarse
-masses are sums. Only axes whose spacing is close to the smallest are coarsened, so that uneven spacings converge alike.
+masses are sums. Where conductances vary, a node between two coarse ones is interpolated by constant flux, axis after
+axis, so that it follows the neighbour that it conducts to; restriction is the exact transpose. Only axes whose spacing is close to the smallest are coarsened, so that uneven spacings converge alike.
 Smoother: Jacobi damped by the roots of a Chebyshev polynomial, the same before and after, so that the cycle is
 symmetric and positive definite.
 
 A. Brandt, Multi-level adaptive solutions to boundary-value problems, Math. Comp. 31 (1977),
-doi:10.1090/S0025-5718-1977-0431719-X. M. Adams, M. Brezina, J. Hu, R. Tuminaro, Parallel multigrid smoothing:
+doi:10.1090/S0025-5718-1977-0431719-X. R. Alcouffe, A. Brandt, J. Dendy, J. Painter, The multi-grid method for the
+diffusion equation with strongly discontinuous coefficients, SIAM J. Sci. Stat. Comput. 2 (1981), doi:10.1137/0902035.
+M. Adams, M. Brezina, J. Hu, R. Tuminaro, Parallel multigrid smoothing:
 polynomial versus Gauss-Seidel, J. Comput. Phys. 188 (2003), doi:10.1016/S0021-9991(03)00194-3.
 """
 
@@ -229,8 +232,8 @@ def build(
             (three on small grids that are not every second node of the finer one), otherwise three.
         dtype: precision of the cycle; that of ``faces`` unless given.
 
-    Fails when coefficients jump by many orders across surfaces that no coarse grid resolves: the cycle then converges
-    slowly by itself and is better used as a preconditioner. Strongly different coefficients per axis count as spacing.
+    Fails when the coefficient jumps by many orders from node to node, or conducts much better along one direction: the
+    cycle then converges slowly, or not by itself, and is better used as a preconditioner.
     """
     axes = tuple(axes)
     space, device, sides = tuple(range(1, len(axes) + 1)), faces[0].device, [axis.n for axis in axes]
@@ -277,8 +280,10 @@ def build(
                 conductances = [v * (factor if k == along else transfer.ratio) for k, v in enumerate(conductances)]
                 weight *= transfer.ratio
             else:
+                line = faces[along]
                 faces = [transfer.series(v) if k == along else transfer.overlap(v) for k, v in enumerate(faces)]
                 mass = None if mass is None else transfer.overlap(mass)
+                transfer.adapt(line)
         level = Level(below)
         hierarchy.levels.append(level)
 

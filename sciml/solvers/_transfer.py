@@ -92,6 +92,7 @@ class _Piece(NamedTuple):
     first: int
     length: int
     weight: float
+    upward: bool = True  # the coarse node is the lower one
 
 
 class Transfer:
@@ -104,8 +105,7 @@ class Transfer:
         self.ratio = 1.0 if self.collapsed else fine.intervals / coarse.intervals
         self.nested = not self.collapsed and fine.intervals == 2 * coarse.intervals
         self._pieces = self._slices() if self.nested else []
-        self._up: tuple[Tensor, Tensor] | None = None
-        self._down: dict[bool, tuple[Tensor, Tensor]] = {}
+        self._adapted: Tensor | None = None
 
     # -- nested: strided slices ------------------------------------------------------------------------------------
     def _slices(self) -> list[_Piece]:
@@ -115,9 +115,9 @@ class Transfer:
         pieces = [_Piece(at, 0, count, 1.0), _Piece(at + 1, 0, (n - at) // 2, 0.5)]
         left = 0 if at else 1
         if count > left:
-            pieces.append(_Piece(at - 1 + 2 * left, left, count - left, 0.5))
+            pieces.append(_Piece(at - 1 + 2 * left, left, count - left, 0.5, False))
         if self.fine.periodic:
-            pieces.append(_Piece(n - 1, 0, 1, 0.5))
+            pieces.append(_Piece(n - 1, 0, 1, 0.5, False))
         return [piece for piece in pieces if piece.length > 0]
 
     def _mirrored(self) -> list[_Piece]:
@@ -129,10 +129,13 @@ class Transfer:
             pieces.append(_Piece(self.fine.n - 2, self.coarse.n - 1, 1, 0.5))
         return pieces
 
-    def _views(self, fine: Tensor, coarse: Tensor, piece: _Piece) -> tuple[Tensor, Tensor]:
+    def _strided(self, fine: Tensor, piece: _Piece) -> Tensor:
         index: list[slice] = [slice(None)] * fine.dim()
         index[self.dim] = slice(piece.start, piece.start + 2 * piece.length - 1, 2)
-        return fine[tuple(index)], coarse.narrow(self.dim, piece.first, piece.length)
+        return fine[tuple(index)]
+
+    def _views(self, fine: Tensor, coarse: Tensor, piece: _Piece) -> tuple[Tensor, Tensor]:
+        return self._strided(fine, piece), coarse.narrow(self.dim, piece.first, piece.length)
 
     # -- otherwise: tables -----------------------------------------------------------------------------------------
     def _reduce(self, start: Tensor, width: int, weigh: Callable[[Tensor], Tensor], size: int) -> tuple[Tensor, Tensor]:
@@ -156,42 +159,58 @@ class Transfer:
         halves[-1] *= axis.weight(1)
         return halves
 
-    def _restriction(self, per_cell: bool) -> tuple[Tensor, Tensor]:
-        if per_cell not in self._down:
-            if self.collapsed:
-                index = torch.arange(self.fine.n).unsqueeze(1).to(self.device)
-                weight = torch.ones(self.fine.n, 1, dtype=self.dtype, device=self.device)
-            else:
-                at = self._nodes()
-                index, weight = self._reduce(
-                    torch.ceil(at - self.ratio) - self.fine.first,
-                    math.floor(2 * self.ratio) + 1,
-                    lambda i: (1 - (i + self.fine.first - at).abs() / self.ratio).clamp(min=0),
-                    self.fine.n,
-                )
-            if per_cell:
-                fine, coarse = self._halves(self.fine), self._halves(self.coarse)
-                weight = weight * (fine.to(weight)[index] / coarse.to(weight))
-            self._down[per_cell] = index, weight
-        return self._down[per_cell]
+    def _place(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Of fine nodes (any integers): the coarse interval that each lies in, and how far along it, exact in integers."""
+        count, total = self.coarse.intervals, self.fine.intervals
+        steps = (index + self.fine.first) * count
+        interval = torch.div(steps, total, rounding_mode="floor")
+        if not self.fine.periodic:
+            interval = interval.clamp(0, count - 1)
+        return interval, (steps - interval * total).double() / total
 
-    def _interpolation(self) -> tuple[Tensor, Tensor]:
-        if self._up is None:
-            if self.collapsed:
-                index = torch.zeros(2, self.fine.n, dtype=torch.long)
-                weight = torch.tensor([[1.0], [0.0]], dtype=torch.float64).expand(2, self.fine.n)
-            else:
-                at = (torch.arange(self.fine.n).double() + self.fine.first) / self.ratio
-                low = torch.floor(at)
-                index = torch.stack([low, low + 1]).long() - self.coarse.first
-                weight = torch.stack([1 - (at - low), at - low])
-                if self.fine.periodic:
-                    index = index % self.coarse.n
-                else:
-                    weight = torch.where((index >= 0) & (index < self.coarse.n), weight, torch.zeros_like(weight))
-                    index = index.clamp(0, self.coarse.n - 1)
-            self._up = index.to(self.device), weight.to(self.device, self.dtype)
-        return self._up
+    def _lower(self) -> Tensor:
+        """Weight of the lower coarse neighbour of every fine node; the upper one has the rest."""
+        if self._adapted is not None:
+            return self._adapted
+        along = self._place(torch.arange(self.fine.n))[1]
+        return self._column((1 - along).to(self.device, self.dtype))
+
+    def _restriction(self, per_cell: bool) -> list[tuple[Tensor, Tensor]]:
+        """Entries of P^T: for each coarse node the index of a fine one, and the weight."""
+        if self.collapsed:
+            index = torch.arange(self.fine.n).unsqueeze(1)
+            parts = [(i, self._column(torch.ones(1))) for i in index]
+        else:
+            nodes = torch.arange(self.coarse.n) + self.coarse.first
+            start = torch.ceil(self._nodes() - self.ratio - 1e-9).long() - self.fine.first
+            index = start + torch.arange(math.floor(2 * self.ratio) + 2).unsqueeze(1)
+            interval = self._place(index)[0]
+            below, above = interval == nodes, interval == nodes - 1
+            inside = (index >= 0) & (index < self.fine.n) | self.fine.periodic
+            index = index % self.fine.n if self.fine.periodic else index.clamp(0, self.fine.n - 1)
+            lower, parts = self._lower(), []
+            for i, b, a in zip(index, below & inside, above & inside, strict=True):
+                share = lower.index_select(self.dim, i.to(lower.device))
+                parts.append((i, share * self._column(b.to(share)) + (1 - share) * self._column(a.to(share))))
+        fine, coarse = self._halves(self.fine), self._halves(self.coarse)
+        cells = [fine[i] / coarse if per_cell else torch.ones(len(i)) for i, _ in parts]
+        return [
+            (i.to(self.device), weight.to(self.device, self.dtype) * self._column(cell.to(self.device, self.dtype)))
+            for (i, weight), cell in zip(parts, cells, strict=True)
+        ]
+
+    def _interpolation(self) -> list[tuple[Tensor, Tensor]]:
+        """Entries of P: for each fine node the index of a coarse one, and the weight."""
+        if self.collapsed:
+            index, weight = torch.zeros(self.fine.n, dtype=torch.long), torch.ones(self.fine.n)
+            return [(index.to(self.device), self._column(weight.to(self.device, self.dtype)))]
+        lower, entries = self._lower(), []
+        for k, weight in enumerate((lower, 1 - lower)):
+            index = self._place(torch.arange(self.fine.n))[0] + k - self.coarse.first
+            inside = (index >= 0) & (index < self.coarse.n) | self.fine.periodic
+            index = index % self.coarse.n if self.fine.periodic else index.clamp(0, self.coarse.n - 1)
+            entries.append((index.to(self.device), weight * self._column(inside.to(self.device, self.dtype))))
+        return entries
 
     def _column(self, weight: Tensor) -> Tensor:
         return weight.reshape([-1] + [1] * (-self.dim - 1))
@@ -202,16 +221,37 @@ class Transfer:
             total.addcmul_(values.index_select(self.dim, i), self._column(w))
         return total
 
+    def adapt(self, faces: Tensor) -> None:
+        """Interpolate by constant flux and not linearly: a node follows the neighbour that it conducts to."""
+        if self.collapsed:
+            return
+        if self.nested:
+            low, high = faces.narrow(self.dim, 0, self.fine.n), faces.narrow(self.dim, 1, self.fine.n)
+            self._adapted = torch.where(low + high > 0, low / (low + high), torch.full_like(low, 0.5))
+            return
+        resistance = self._resistance(faces)
+        fine = torch.arange(self.fine.n)
+        interval, along = self._place(fine)
+        begin = interval.double() * self.ratio
+        end = begin + along * self.ratio
+        passed = self._within(resistance, begin, end)
+        self._adapted = (1 - passed / self._within(resistance, begin, begin + self.ratio)).clamp_(0, 1)
+
+    def _weight(self, piece: _Piece) -> float | Tensor:
+        if self._adapted is None or piece.weight == 1.0:
+            return piece.weight
+        lower = self._strided(self._adapted, piece)
+        return (lower if piece.upward else 1 - lower).contiguous()
+
     # -- residuals down, corrections up: written to a tape ---------------------------------------------------------
     def restrict(self, tape: Tape, fine: Tensor, coarse: Tensor, *, per_cell: bool, scale: float = 1.0) -> None:
         """coarse = scale P^T fine; ``per_cell`` for residuals divided by the size of their dual cell."""
         if not self.nested:
-            index, weight = self._restriction(per_cell)
             kept = torch.empty_like(coarse, memory_format=torch.contiguous_format)
             tape.append(coarse.zero_)
-            for i, w in zip(index, weight, strict=True):
-                tape.append(partial(torch.index_select, fine, self.dim, i, out=kept))
-                tape.append(partial(coarse.addcmul_, kept, self._column(w), value=scale))
+            for index, weight in self._restriction(per_cell):
+                tape.append(partial(torch.index_select, fine, self.dim, index, out=kept))
+                tape.append(partial(coarse.addcmul_, kept, weight, value=scale))
             return
         pieces = self._pieces + (self._mirrored() if per_cell else [])
         views = [(*self._views(fine, coarse, piece), piece) for piece in pieces]
@@ -221,10 +261,14 @@ class Transfer:
             tape.append(partial(torch.mul, middle, scale, out=coarse))
             beside = None
         else:
-            tape.append(partial(torch.add, middle, views[beside][0], alpha=views[beside][2].weight, out=coarse))
+            share = self._weight(views[beside][2])
+            if isinstance(share, Tensor):
+                tape.append(partial(torch.addcmul, middle, views[beside][0], share, out=coarse))
+            else:
+                tape.append(partial(torch.add, middle, views[beside][0], alpha=share, out=coarse))
         for k, (source, target, piece) in enumerate(views):
             if k not in (0, beside):
-                tape.append(partial(target.add_, source, alpha=scale * piece.weight))
+                _accumulate(tape, target, source, self._weight(piece), scale)
 
     def interpolate(self, tape: Tape, coarse: Tensor, fine: Tensor) -> None:
         """fine = P coarse."""
@@ -234,32 +278,30 @@ class Transfer:
             return
         if not self.fine.periodic and not self.fine.lower_node:
             tape.append(fine.narrow(self.dim, 0, 1).zero_)
-        written = {0, 1} if self._pieces[1].weight == 0.5 and self._pieces[1].start > self._pieces[0].start else {0}
         for k, piece in enumerate(self._pieces):
             target, source = self._views(fine, coarse, piece)
-            if k in written:
-                tape.append(partial(torch.mul, source, piece.weight, out=target))
+            if k == 0 or (k == 1 and piece.upward):
+                tape.append(partial(torch.mul, source, self._weight(piece), out=target))
             else:
-                tape.append(partial(target.add_, source, alpha=piece.weight))
+                _accumulate(tape, target, source, self._weight(piece))
 
     def add(self, tape: Tape, coarse: Tensor, fine: Tensor, scale: Tensor | None) -> None:
         """fine += scale P coarse."""
         if self.nested:
             for piece in self._pieces:
                 target, source = self._views(fine, coarse, piece)
+                weight = self._weight(piece)
                 if scale is None:
-                    tape.append(partial(target.add_, source, alpha=piece.weight))
+                    _accumulate(tape, target, source, weight)
+                elif isinstance(weight, Tensor):
+                    _accumulate(tape, target, source, weight * self._strided(scale, piece))
                 else:
-                    tape.append(
-                        partial(target.addcmul_, self._views(scale, coarse, piece)[0], source, value=piece.weight)
-                    )
+                    _accumulate(tape, target, source, self._strided(scale, piece), weight)
             return
-        index, weight = self._interpolation()
         kept = torch.empty_like(fine, memory_format=torch.contiguous_format)
-        for i, w in zip(index, weight, strict=True):
-            tape.append(partial(torch.index_select, coarse, self.dim, i, out=kept))
-            factor = self._column(w)
-            tape.append(partial(fine.addcmul_, kept, factor if scale is None else scale * factor))
+        for index, weight in self._interpolation():
+            tape.append(partial(torch.index_select, coarse, self.dim, index, out=kept))
+            _accumulate(tape, fine, kept, weight if scale is None else scale * weight)
 
     # -- coefficients down -----------------------------------------------------------------------------------------
     def overlap(self, values: Tensor) -> Tensor:
@@ -292,13 +334,26 @@ class Transfer:
         index, weight = self._reduce(start, math.ceil(self.ratio) + 1, share, self.fine.n)
         return self._gathered(values, index, weight.to(values.dtype))
 
+    def _resistance(self, faces: Tensor) -> Tensor:
+        """Of the fine intervals between nodes, and between end nodes and given values."""
+        lower = 1 if self.fine.periodic or self.fine.lower_node else 0
+        return faces.narrow(self.dim, lower, self.fine.intervals).clamp(min=1e-30).reciprocal()
+
+    def _within(self, resistance: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+        """Resistance between positions at most a coarse spacing apart, in fine spacings from the lower end."""
+        index, weight = self._reduce(
+            torch.floor(begin),
+            math.ceil(self.ratio) + 1,
+            lambda i: (torch.minimum(end, i + 1) - torch.maximum(begin, i)).clamp(min=0),
+            self.fine.intervals,
+        )
+        return self._gathered(resistance, index, weight.to(resistance.dtype))
+
     def series(self, faces: Tensor) -> Tensor:
         """Conductances in line: resistances add up by the share of each fine interval in a coarse one."""
         if self.collapsed:
             return faces.new_zeros([2 if k == faces.dim() + self.dim else s for k, s in enumerate(faces.shape)])
-        lower = 1 if self.fine.periodic or self.fine.lower_node else 0
-        between = faces.narrow(self.dim, lower, self.fine.intervals)
-        resistance = between.clamp(min=1e-30).reciprocal()
+        resistance = self._resistance(faces)
         if self.nested:
             index: list[slice] = [slice(None)] * faces.dim()
             index[self.dim] = slice(0, None, 2)
@@ -307,15 +362,17 @@ class Transfer:
             joined = even + resistance[tuple(index)]
         else:
             edge = torch.arange(self.coarse.intervals).double() * self.ratio
-            table = self._reduce(
-                torch.floor(edge),
-                math.ceil(self.ratio) + 1,
-                lambda i: (torch.minimum(edge + self.ratio, i + 1) - torch.maximum(edge, i)).clamp(min=0),
-                self.fine.intervals,
-            )
-            joined = self._gathered(resistance, table[0], table[1].to(resistance.dtype))
+            joined = self._within(resistance, edge, edge + self.ratio)
         joined = joined.reciprocal_()
         if self.fine.periodic:
             return torch.cat([joined.narrow(self.dim, joined.shape[self.dim] - 1, 1), joined], self.dim)
         end = torch.zeros_like(joined.narrow(self.dim, 0, 1))
         return torch.cat([end] * self.fine.lower_node + [joined] + [end] * self.fine.upper_node, self.dim)
+
+
+def _accumulate(tape: Tape, target: Tensor, source: Tensor, weight: float | Tensor, scale: float = 1.0) -> None:
+    """target += scale weight source."""
+    if isinstance(weight, Tensor):
+        tape.append(partial(target.addcmul_, source, weight, value=scale))
+    else:
+        tape.append(partial(target.add_, source, alpha=scale * weight))

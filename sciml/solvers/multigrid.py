@@ -10,8 +10,8 @@ which never increases the energy of the error. The cycle runs in float32 also wh
 residual is what decides the accuracy. Any number of nodes per axis, any spacing, any coefficient given at the nodes,
 one per member of the batch; :mod:`sciml.solvers._levels` describes the coarse grids.
 
-*Fails when* the coefficient jumps by many orders over distances that the coarse grids do not see: the steps then grow
-(use ``ConjugateGradient(preconditioner=Multigrid())``), or when coefficients depend on the direction. References:
+*Fails when* the coefficient jumps by many orders from one node to the next, or conducts much better along one axis (thin
+layers): the steps then grow; ``ConjugateGradient(preconditioner=Multigrid())`` takes fewer. References:
 A. Brandt, Math. Comp. 31 (1977), doi:10.1090/S0025-5718-1977-0431719-X; U. Trottenberg, C. Oosterlee, A. Schueller,
 Multigrid, Academic Press (2001); O. Tatebe, The multigrid preconditioned conjugate gradient method, NASA CP 3224
 (1993).
