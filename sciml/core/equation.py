@@ -76,14 +76,15 @@ class Tangent(LinearOperator):
                 return graph.pull(v)
             return graph.push(v)
         at = self.at.expand(v.shape) if self.at.shape != v.shape else self.at
-        return torch.func.jvp(lambda u: self.law(u, space=self.where), (at,), (v,))[1]
+        result: Tensor = torch.func.jvp(lambda u: self.law(u, space=self.where), (at,), (v,))[1]
+        return result
 
     def _backward(self, v: Tensor) -> Tensor:
         graph = self._graph(v)
         if graph is not None:
             return graph.pull(v)
         at = self.at.expand(v.shape) if self.at.shape != v.shape else self.at
-        _, pull = torch.func.vjp(lambda u: self.law(u, space=self.where), at)
+        pull = torch.func.vjp(lambda u: self.law(u, space=self.where), at)[1]
         result: Tensor = pull(v)[0]
         return result
 
