@@ -137,9 +137,11 @@ def _space_time(axes: Axes, part: Part) -> None:
     map_name, low, high = scale(part)
     colours = matplotlib.colormaps[map_name].with_extremes(bad="#bbbbbb")
     step = max(1, part.values.shape[0] // 1024)
-    values = np.ma.masked_invalid(part.values[::step].T)
+    values = part.values[::step].T
+    smooth = len(part.lines[1]) < 64 and bool(np.isfinite(values).all())
     shown = axes.pcolormesh(
-        part.lines[0][::step], part.lines[1], values, cmap=colours, vmin=low, vmax=high, shading="gouraud" if len(part.lines[1]) < 64 and values.mask is np.ma.nomask else "nearest", rasterized=True
+        part.lines[0][::step], part.lines[1], np.ma.masked_invalid(values), cmap=colours, vmin=low, vmax=high,
+        shading="gouraud" if smooth else "nearest", rasterized=True,
     )  # fmt: skip
     tidy(axes, part.names[0], part.names[1], part.label)
     axes.grid(visible=False)
@@ -214,7 +216,7 @@ def movie(solution: Solution, path: str | os.PathLike[str], member: int = 0, sec
             artists.append(image(axes, part))
     head = figure.suptitle("", fontsize=9, x=0.01, ha="left", parse_math=False)
     for index in chosen:
-        head.set_text(f"{solution.problem.name}, t = {times[index]:.3f}")
+        head.set_text(f"t = {times[index]:.3f}   {solution.problem.name.partition(',')[0]}")
         for artist, part in zip(artists, frames[index], strict=True):
             if part.values.ndim == 1:
                 artist.set_ydata(part.values)

@@ -1,0 +1,248 @@
+"""Commands about problems and data: problems, solve, certify, data, generate."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from sciml.cli.terminal import CERTIFIED, UNCERTIFIED, emit, say, show, table, write
+from sciml.cli.words import answer_shape, check_writable, contents, opened, problem_of, settings_of, solver_of
+from sciml.domains.errors import InputError
+
+__all__ = ["certify", "data", "generate", "problems", "solve"]
+
+Pairs = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
+Flag = Annotated[bool, Parameter(negative="")]
+
+
+def problems(*, json: Flag = False) -> int:
+    """List the problems of the catalogue.
+
+    Parameters
+    ----------
+    json
+        Print JSON only.
+    """
+    from sciml.catalogue import problems as listed
+
+    found = listed()
+    if json:
+        return emit(found)
+    table(("problem", "what it is"), found.items())
+    return CERTIFIED
+
+
+def solve(
+    name: str,
+    /,
+    *,
+    set: Pairs = None,
+    solver: str | None = None,
+    solver_set: Pairs = None,
+    guess: str | None = None,
+    target: Pairs = None,
+    batch: int | None = None,
+    device: str | None = None,
+    plot: Path | None = None,
+    member: int = 0,
+    save: Path | None = None,
+    json: Flag = False,
+) -> int:
+    """Solve a problem and print its certificate.
+
+    Parameters
+    ----------
+    name
+        A problem of the catalogue, or the path of a problem file.
+    set
+        Settings of the problem, as in `n=1024 viscosity=0.01 times=0,0.5,1`.
+    solver
+        Class of the solver, as in `conjugate-gradient`; if left out, what the problem recommends.
+    solver_set
+        Settings of the solver, as in `preconditioner=multigrid max_steps=40`.
+    guess
+        Folder of a run, or pretrained weights: the solver starts from its answer (`--solver trained`: only that).
+    target
+        Targets of the gates, as in `discrete=1e-12`.
+    batch
+        Draw this many random members.
+    device
+        Where to compute, as in `cuda`.
+    plot
+        Write a picture (.png, .pdf, .svg, ...), or a movie of an evolution (.gif).
+    member
+        The member to draw.
+    save
+        Write the solution as netCDF.
+    json
+        Print JSON only.
+    """
+    from sciml.core.solution import SolveError
+    from sciml.show.canvas import check_format
+    from sciml.show.summary import solution_facts
+    from sciml.solving import solve as solve_problem
+
+    for path in (plot, save):
+        check_writable(path)
+    if plot is not None:
+        check_format(plot, ("gif",))
+    posed = problem_of(name, settings_of(set), batch)
+    if target:
+        posed = posed.with_target(**{key: float(value) for key, value in settings_of(target).items()})
+    if device is not None:
+        posed = posed.to(device=device)
+    chosen = solver_of(solver, settings_of(solver_set), guess, posed)
+    failure = None
+    try:
+        solution = solve_problem(posed, chosen, progress=(sys.stdout.isatty() and not json) or None)
+    except SolveError as error:
+        solution, failure = error.solution, error
+    written = {}
+    if failure is None:
+        if plot is not None:
+            solution.plot(plot, member)
+            written["plot"] = str(plot)
+        if save is not None:
+            solution.save(save)
+            written["save"] = str(save)
+    if json:
+        emit({**solution_facts(solution), "written": written})
+    else:
+        show(solution, written)
+    if failure is not None:
+        say(str(failure))
+    return CERTIFIED if solution.ok else UNCERTIFIED
+
+
+def certify(file: Path, /, *, json: Flag = False) -> int:
+    """Check a solution that `sciml solve --save` wrote: build its problem again and measure.
+
+    Parameters
+    ----------
+    file
+        A netCDF file with a recipe.
+    json
+        Print JSON only.
+    """
+    import torch
+
+    from sciml.core.recipe import Recipe
+    from sciml.core.solution import Code, decide
+    from sciml.files import open_dataset
+    from sciml.show.summary import check_text, plain
+
+    data = open_dataset(file)
+    text = data.attrs.get("recipe")
+    if not isinstance(text, str) or not text:
+        raise InputError(f"'{file}' carries no recipe, so its problem cannot be built; certify it in Python.")
+    try:
+        posed = Recipe.from_json(text).build()
+    except KeyError as error:
+        raise InputError(f"the recipe of '{file}' refers to arrays beside it ({error}); certify it in Python.") from error
+    if posed.unknown not in data:
+        raise InputError(f"'{file}' has no variable '{posed.unknown}'; it has {', '.join(map(str, data.data_vars))}.")
+    value = torch.as_tensor(data[posed.unknown].values)
+    checks = posed.certify(value.reshape(-1, *answer_shape(posed)))
+    codes = decide(torch.full((len(checks[0].value) if checks else 1,), int(Code.CONVERGED)), checks)
+    code = Code(int(codes.max()))
+    if json:
+        rows = [{"name": c.name, "value": c.value.tolist(), "target": c.target} for c in checks]
+        emit({"problem": posed.name, "code": code.name, "checks": plain(rows)})
+    else:
+        write(f"{posed.name}: {code.name}  {'  '.join(map(check_text, checks))}")
+    return CERTIFIED if code is Code.CONVERGED else UNCERTIFIED
+
+
+def data(file: Path, /, *, names: Pairs = None, dims: Pairs = None, json: Flag = False) -> int:
+    """Say what a data file holds: variables, axes, ranges, attributes.
+
+    Parameters
+    ----------
+    file
+        Our own layout, PDEBench, MATLAB, torch or HDF5.
+    names
+        Names in the file and here, as in `nu=coefficient tensor=u`.
+    dims
+        Names of the axes, as in `sample x y`.
+    json
+        Print JSON only.
+    """
+
+    found = contents(opened(file, names, dims))
+    if json:
+        return emit(found)
+    columns = ("variable", "axes", "type", "smallest", "largest", "not finite")
+    table(columns, ([row[column] for column in columns] for row in found["variables"]), title=str(file))
+    if found["coordinates"]:
+        columns = ("coordinate", "length", "first", "last")
+        table(columns, ([row[column] for column in columns] for row in found["coordinates"]))
+    if found["attributes"]:
+        table(("attribute", "value"), ((key, str(value)[:300]) for key, value in found["attributes"].items()))
+    return CERTIFIED
+
+
+def generate(
+    name: str,
+    /,
+    *,
+    count: int,
+    out: Path,
+    seed: int = 0,
+    set: Pairs = None,
+    solver: str | None = None,
+    solver_set: Pairs = None,
+    block: int | None = None,
+    dtype: str = "float32",
+    json: Flag = False,
+) -> int:
+    """Draw random members of a problem, solve them, and write those that are certified to an HDF5 file.
+
+    Parameters
+    ----------
+    name
+        A problem of the catalogue, or the path of a problem file.
+    count
+        Members to write.
+    out
+        The file; the same command after an interruption goes on where it stopped.
+    seed
+        Of the random members.
+    set
+        Settings of the problem, as in `n=85`.
+    solver
+        Class of the solver; what the problem recommends if left out.
+    solver_set
+        Settings of the solver.
+    block
+        Members solved at once.
+    dtype
+        On disk: float32 or float64.
+    json
+        Print JSON only.
+    """
+    import torch
+
+    from sciml.files import open_dataset
+    from sciml.training import generate as make
+
+    check_writable(out)
+    if dtype not in ("float32", "float64"):
+        raise InputError(f"--dtype is {dtype!r}; use float32 or float64.")
+    kind = solver_of(solver, settings_of(solver_set), None, None)
+    settings = settings_of(set)
+    path = make(name, count=count, out=out, seed=seed, solver=kind, block=block, dtype=getattr(torch, dtype), **settings)
+    with open_dataset(path) as found:
+        facts = {
+            "file": str(path), "members": count, "bytes": path.stat().st_size,
+            "variables": {str(key): dict(value.sizes) for key, value in found.data_vars.items()},
+            "certificate": found.attrs.get("certificate", ""), "redrawn": found.attrs.get("redrawn", 0),
+        }  # fmt: skip
+    from sciml.show.summary import plain
+
+    if json:
+        return emit(plain(facts))
+    table(("", ""), facts.items())
+    return CERTIFIED
