@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cyclopts import App
 from cyclopts.exceptions import CycloptsError
@@ -33,9 +33,11 @@ app = App(
     help_format="plaintext",
     result_action="return_value",
 )
-for command in (commands.problems, commands.solve, commands.certify, commands.data, commands.generate):
-    app.command(command)
-for command in (learning.train, learning.predict, learning.report):
+COMMANDS: tuple[Callable[..., int], ...] = (
+    commands.problems, commands.solve, commands.certify, commands.data, commands.generate,
+    learning.train, learning.predict, learning.report,
+)  # fmt: skip
+for command in COMMANDS:
     app.command(command)
 
 

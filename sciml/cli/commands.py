@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -141,7 +141,9 @@ def certify(file: Path, /, *, json: Flag = False) -> int:
     try:
         posed = Recipe.from_json(text).build()
     except KeyError as error:
-        raise InputError(f"the recipe of '{file}' refers to arrays beside it ({error}); certify it in Python.") from error
+        raise InputError(
+            f"the recipe of '{file}' refers to arrays beside it ({error}); certify it in Python."
+        ) from error
     if posed.unknown not in data:
         raise InputError(f"'{file}' has no variable '{posed.unknown}'; it has {', '.join(map(str, data.data_vars))}.")
     value = torch.as_tensor(data[posed.unknown].values)
@@ -177,8 +179,8 @@ def data(file: Path, /, *, names: Pairs = None, dims: Pairs = None, json: Flag =
     columns = ("variable", "axes", "type", "smallest", "largest", "not finite")
     table(columns, ([row[column] for column in columns] for row in found["variables"]), title=str(file))
     if found["coordinates"]:
-        columns = ("coordinate", "length", "first", "last")
-        table(columns, ([row[column] for column in columns] for row in found["coordinates"]))
+        lines = ("coordinate", "length", "first", "last")
+        table(lines, ([row[column] for column in lines] for row in found["coordinates"]))
     if found["attributes"]:
         table(("attribute", "value"), ((key, str(value)[:300]) for key, value in found["attributes"].items()))
     return CERTIFIED
@@ -233,7 +235,9 @@ def generate(
         raise InputError(f"--dtype is {dtype!r}; use float32 or float64.")
     kind = solver_of(solver, settings_of(solver_set), None, None)
     settings = settings_of(set)
-    path = make(name, count=count, out=out, seed=seed, solver=kind, block=block, dtype=getattr(torch, dtype), **settings)
+    path = make(
+        name, count=count, out=out, seed=seed, solver=kind, block=block, dtype=getattr(torch, dtype), **settings
+    )
     with open_dataset(path) as found:
         facts = {
             "file": str(path), "members": count, "bytes": path.stat().st_size,

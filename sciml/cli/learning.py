@@ -89,8 +89,8 @@ def train(
     json
         Print JSON only.
     """
-    from sciml.show.summary import plain
     from sciml.cli import runs
+    from sciml.show.summary import plain
 
     check_writable(out, folder=True)
     task = runs.Task(
@@ -155,14 +155,14 @@ def report(run: Path, /, *, out: Path | None = None, json: Flag = False) -> int:
     json
         Print JSON only.
     """
-    from sciml.show import report as write
     from sciml.cli.runs import test_members
+    from sciml.show import report as make_page
 
     if not run.is_dir():
         raise InputError(f"there is no folder '{run}'; give the folder passed to `sciml train` as --out.")
     page = run / "report.html" if out is None else out
     check_writable(page)
-    path = write(run, page, data=test_members(run))
+    path = make_page(run, page, data=test_members(run))
     if json:
         return emit({"file": str(path)})
     write(str(path))

@@ -38,12 +38,16 @@ class Task:
         data = opened(file, [f"{key}={value}" for key, value in self.names.items()], self.dims)
         if not self.history:
             if not self.inputs:
-                raise InputError(f"name the variables that go in with --inputs; '{file}' has {', '.join(map(str, data.data_vars))}.")
+                raise InputError(
+                    f"name the variables that go in with --inputs; '{file}' has {', '.join(map(str, data.data_vars))}."
+                )
             return pairs(data, self.inputs, self.targets)
         if self.inputs or len(self.targets) != 1:
             raise InputError("with --history the network learns steps of one variable; name it with --targets alone.")
         if self.targets[0] not in data:
-            raise InputError(f"'{file}' has no variable '{self.targets[0]}'; it has {', '.join(map(str, data.data_vars))}.")
+            raise InputError(
+                f"'{file}' has no variable '{self.targets[0]}'; it has {', '.join(map(str, data.data_vars))}."
+            )
         return windows(data[self.targets[0]], self.history, self.horizon)
 
     def parts(self) -> tuple[Any, Any, Any]:
@@ -98,7 +102,11 @@ def train(
     moves = {name: getattr(symmetries, name) for name in symmetries.__all__}
     moved = tuple(build("symmetry", pick("symmetry", name, moves), {}) for name in augment)
     members, chooser, held = task.parts()
-    known = {name: thing for name, thing in vars(sciml.networks).items() if inspect.isclass(thing) and issubclass(thing, nn.Module)}
+    known = {
+        name: thing
+        for name, thing in vars(sciml.networks).items()
+        if inspect.isclass(thing) and issubclass(thing, nn.Module)
+    }
     kind = pick("network", network, known)
     facts = {
         "dim": len(members.signature.dims), "in_channels": len(members.channels[0]), "out_channels": len(members.channels[1]),
@@ -120,7 +128,11 @@ def train(
     }  # fmt: skip
     if held is not None:
         score = fit.score(held)
-        told |= {"test, relative L2": score.relative_l2, "test, relative H1": score.relative_h1, "test, worst relative L2": float(score.each_l2.max())}
+        told |= {
+            "test, relative L2": score.relative_l2,
+            "test, relative H1": score.relative_h1,
+            "test, worst relative L2": float(score.each_l2.max()),
+        }
     save_json(out / "run.json", {**told, "task": {**asdict(task), "file": str(Path(task.file).absolute())}})
     return told
 
@@ -132,7 +144,10 @@ def test_members(folder: Path) -> Any:
         return None
     try:
         stored = json.loads(path.read_text())["task"]
-        task = Task(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
+        }
+        task = Task(**fields)
         return task.parts()[2]
     except (InputError, KeyError, TypeError, ValueError):
         return None

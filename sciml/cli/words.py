@@ -91,15 +91,25 @@ def build(kind: str, made: Any, settings: Mapping[str, Any]) -> Any:
     Raises:
         InputError: a setting that the class does not have, or one that is missing.
     """
-    known = {key: entry for key, entry in inspect.signature(made).parameters.items() if entry.kind is not entry.VAR_KEYWORD}
+    known = {
+        key: entry for key, entry in inspect.signature(made).parameters.items() if entry.kind is not entry.VAR_KEYWORD
+    }
     for key in settings:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise InputError(f"{kind} {made.__name__} has no setting '{key}'; {hint}it has {', '.join(known) or 'none'}.")
-    missing = [key for key, entry in known.items() if entry.default is entry.empty and key not in settings and entry.kind is not entry.VAR_POSITIONAL]
+            raise InputError(
+                f"{kind} {made.__name__} has no setting '{key}'; {hint}it has {', '.join(known) or 'none'}."
+            )
+    missing = [
+        key
+        for key, entry in known.items()
+        if entry.default is entry.empty and key not in settings and entry.kind is not entry.VAR_POSITIONAL
+    ]
     if missing:
-        raise InputError(f"{kind} {made.__name__} needs the setting '{missing[0]}', which the command line cannot give here; use it from Python.")
+        raise InputError(
+            f"{kind} {made.__name__} needs the setting '{missing[0]}', which the command line cannot give here; use it from Python."
+        )
     try:
         return made(**settings)
     except InputError:
@@ -129,7 +139,9 @@ def problem_of(name: str, settings: dict[str, Any], batch: int | None) -> Any:
         elif not isinstance(error, TypeError | ValueError | RuntimeError):
             raise
         told = " ".join(f"{key}={value}" for key, value in settings.items()) or "its defaults"
-        raise InputError(f"the problem '{name}' cannot be built with {told} ({type(error).__name__}: {error}); change a setting.") from error
+        raise InputError(
+            f"the problem '{name}' cannot be built with {told} ({type(error).__name__}: {error}); change a setting."
+        ) from error
 
 
 def solver_of(name: str | None, settings: dict[str, Any], guess: str | None, posed: Any) -> Any:
@@ -210,7 +222,9 @@ def check_writable(path: Path | None, folder: bool = False) -> None:
             trial.flush()
             os.fsync(trial.fileno())
     except OSError as error:
-        raise InputError(f"cannot write '{path}' ({error.strerror or error}); choose another place or free some space.") from error
+        raise InputError(
+            f"cannot write '{path}' ({error.strerror or error}); choose another place or free some space."
+        ) from error
 
 
 def answer_shape(posed: Any) -> tuple[int, ...]:
@@ -233,10 +247,23 @@ def contents(data: xarray.Dataset) -> dict[str, Any]:
         if variable.nbytes > WHOLE_BYTES and first is not None:
             count = max(1, int(variable.sizes[first] * WHOLE_BYTES / variable.nbytes))
             seen, part = variable.isel({first: slice(count)}), f" (first {count} of {first})"
-        row: dict[str, Any] = {"variable": str(name), "axes": {str(k): int(v) for k, v in variable.sizes.items()}, "type": str(variable.dtype), "smallest": None, "largest": None, "not finite": None}
+        row: dict[str, Any] = {
+            "variable": str(name),
+            "axes": {str(k): int(v) for k, v in variable.sizes.items()},
+            "type": str(variable.dtype),
+            "smallest": None,
+            "largest": None,
+            "not finite": None,
+        }
         values = np.asarray(seen.values)
         if values.size and values.dtype.kind in "biufc":
-            size = np.abs(values) if values.dtype.kind == "c" else values.astype(float) if values.dtype.kind == "b" else values
+            size = (
+                np.abs(values)
+                if values.dtype.kind == "c"
+                else values.astype(float)
+                if values.dtype.kind == "b"
+                else values
+            )
             finite = size[np.isfinite(size)]
             row |= {"not finite": int(values.size - finite.size)}
             if finite.size:
@@ -244,10 +271,13 @@ def contents(data: xarray.Dataset) -> dict[str, Any]:
         row["type"] += part
         rows.append(row)
     lines = [
-        {"coordinate": str(name), "length": int(line.size), "first": plain(line.values.reshape(-1)[0]), "last": plain(line.values.reshape(-1)[-1])}
+        {
+            "coordinate": str(name),
+            "length": int(line.size),
+            "first": plain(line.values.reshape(-1)[0]),
+            "last": plain(line.values.reshape(-1)[-1]),
+        }
         for name, line in data.coords.items()
         if line.size
     ]
     return {"variables": plain(rows), "coordinates": lines, "attributes": plain(dict(data.attrs))}
-
-

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sciml.domains.errors import InputError
 from sciml.files.checkpoint import replacing
@@ -40,7 +40,13 @@ def blank(width: float, height: float) -> Figure:
     return figure
 
 
-def panels(drawn: Sequence[Panel], title: str = "", subtitle: str = "", columns: int = 4, size: tuple[float, float] = (3.7, 3.1)) -> Figure:
+def panels(
+    drawn: Sequence[Panel],
+    title: str = "",
+    subtitle: str = "",
+    columns: int = 4,
+    size: tuple[float, float] = (3.7, 3.1),
+) -> Figure:
     """Panels in rows of ``columns``, below a title and a smaller, wrapped subtitle."""
     import textwrap
 
@@ -52,7 +58,9 @@ def panels(drawn: Sequence[Panel], title: str = "", subtitle: str = "", columns:
     for index, panel in enumerate(drawn):
         panel.draw(figure.add_subplot(rows, wide, index + 1))
     if title or lines:
-        head = figure.suptitle("\n".join((*([title] if title else []), *lines)), fontsize=9, x=0.01, ha="left", linespacing=1.4)
+        head = figure.suptitle(
+            "\n".join((*([title] if title else []), *lines)), fontsize=9, x=0.01, ha="left", linespacing=1.4
+        )
         head.set_parse_math(False)
     return figure
 
@@ -62,7 +70,7 @@ def tidy(axes: Axes, x: str = "", y: str = "", title: str = "") -> None:
     axes.set_xlabel(x, fontsize=8)
     axes.set_ylabel(y, fontsize=8)
     axes.set_title(title, fontsize=9, loc="left", parse_math=False)
-    axes.tick_params(labelsize=7, length=3, colors="#444444")
+    axes.tick_params(which="both", labelsize=7, length=3, colors="#444444")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("bottom", "left"):
@@ -87,9 +95,13 @@ def check_format(path: str | os.PathLike[str], also: Sequence[str] = ()) -> str:
     kind = target.suffix.lower().lstrip(".")
     known = (*FORMATS, *also)
     if kind not in known:
-        raise InputError(f"cannot draw to '{target}': its ending must be one of {', '.join('.' + name for name in known)}.")
+        raise InputError(
+            f"cannot draw to '{target}': its ending must be one of {', '.join('.' + name for name in known)}."
+        )
     if not target.absolute().parent.is_dir():
-        raise InputError(f"cannot write '{target}': the folder {target.absolute().parent} does not exist; create it first.")
+        raise InputError(
+            f"cannot write '{target}': the folder {target.absolute().parent} does not exist; create it first."
+        )
     return kind
 
 
@@ -107,8 +119,3 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     kind = check_format(path)
     with replacing(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=DPI)
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """A number in few characters."""
-    return f"{float(value):.{digits}g}"

@@ -162,7 +162,7 @@ def field_panels(part: Part) -> list[Panel]:
         return [Panel(lambda axes: line(axes, part))]
     if part.values.ndim == 2:
         return [Panel(lambda axes: _image(axes, part))]
-    return [Panel(lambda axes, cut=cut: _image(axes, cut)) for cut in slices(part)]  # type: ignore[misc]
+    return [Panel(lambda axes, cut=cut: _image(axes, cut)) for cut in slices(part)]
 
 
 def _image(axes: Axes, part: Part) -> None:

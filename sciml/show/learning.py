@@ -47,7 +47,9 @@ def history_of(run: Fit | str | os.PathLike[str]) -> list[dict[str, Any]]:
         except ValueError:
             rows = []
     if not rows:
-        raise InputError(f"'{os.fspath(run)}' holds no history of a training run; give the folder passed to `fit` as out=.")
+        raise InputError(
+            f"'{os.fspath(run)}' holds no history of a training run; give the folder passed to `fit` as out=."
+        )
     return rows
 
 
@@ -73,7 +75,9 @@ def training_curves(run: Fit | str | os.PathLike[str], path: str | os.PathLike[s
         finite = [(value, epoch) for value, epoch in zip(validation, epochs, strict=True) if value == value]
         if finite:
             best, epoch = min(finite)
-            axes.plot([epoch], [best], "o", color=COLOURS[1], markersize=5, label=f"kept: {best:.3g} at epoch {epoch:.0f}")
+            axes.plot(
+                [epoch], [best], "o", color=COLOURS[1], markersize=5, label=f"kept: {best:.3g} at epoch {epoch:.0f}"
+            )
         tidy(axes, "epoch", "", "errors")
         legend(axes)
 
@@ -117,7 +121,9 @@ def samples(fit: Fit, data: Any, count: int = 3, path: str | os.PathLike[str] | 
     from sciml.training.samples import Samples
 
     named = not isinstance(data, Samples)
-    given = as_samples(data, fit.signature.inputs if named else None, fit.signature.targets if named else None, fit.dtype)
+    given = as_samples(
+        data, fit.signature.inputs if named else None, fit.signature.targets if named else None, fit.dtype
+    )
     fit.refuse(given.signature)
     if count < 1:
         raise InputError(f"samples: count is {count}; draw at least one member.")
@@ -136,7 +142,9 @@ def samples(fit: Fit, data: Any, count: int = 3, path: str | os.PathLike[str] | 
             shared = limits_of([target, guess])
             target = dataclasses.replace(target, label=f"{name}, target", limits=shared)
             guess = dataclasses.replace(guess, label=f"{name}, predicted ({float(scores[row]):.2g} off)", limits=shared)
-            miss = dataclasses.replace(guess, label=f"|error| of {name}", values=abs(guess.values - target.values), error=True)
+            miss = dataclasses.replace(
+                guess, label=f"|error| of {name}", values=abs(guess.values - target.values), error=True
+            )
             rows.append([*inputs, target, guess, miss])
     worst = limits_of([row[-1] for row in rows])
     drawn: list[Panel] = []

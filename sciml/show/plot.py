@@ -75,7 +75,11 @@ def _inputs(solution: Solution, member: int) -> list[Panel]:
 
 def _state(solution: Solution, member: int) -> list[Panel]:
     space = solution.problem.space
-    found = [panel for part in parts_of(solution.problem.unknown, solution.value[member], space) for panel in field_panels(part)]
+    found = [
+        panel
+        for part in parts_of(solution.problem.unknown, solution.value[member], space)
+        for panel in field_panels(part)
+    ]
     if solution.samples is not None and len(solution.samples) > 1:
         spread = solution.samples[:, member].std(0)
         for part in parts_of(f"standard deviation of {solution.problem.unknown}", spread, space):
@@ -93,7 +97,10 @@ def _frames(solution: Solution, member: int) -> tuple[list[float], list[list[Par
         states.insert(0, problem.start[member % len(problem.start)])
     frames = [parts_of(problem.unknown, state, problem.space) for state in states]
     shared = [limits_of(column) for column in zip(*frames, strict=True)]
-    return times, [[dataclasses.replace(part, limits=limits) for part, limits in zip(frame, shared, strict=True)] for frame in frames]
+    return times, [
+        [dataclasses.replace(part, limits=limits) for part, limits in zip(frame, shared, strict=True)]
+        for frame in frames
+    ]
 
 
 def _chosen(count: int, most: int) -> list[int]:
@@ -113,7 +120,14 @@ def _evolution(solution: Solution, member: int) -> list[Panel]:
             column = [frame[channel] for frame in frames]
             if len(times) > 2:
                 stack = np.stack([part.values for part in column], 1)
-                whole = Part(first.label, stack, (first.lines[0], np.asarray(times)), (first.names[0], "time"), first.cyclic, first.limits)
+                whole = Part(
+                    first.label,
+                    stack,
+                    (first.lines[0], np.asarray(times)),
+                    (first.names[0], "time"),
+                    first.cyclic,
+                    first.limits,
+                )
                 found.append(Panel(lambda axes, whole=whole: _space_time(axes, whole)))  # type: ignore[misc]
             found.append(Panel(lambda axes, column=column: _lines(axes, column, times)))  # type: ignore[misc]
         return found
@@ -151,7 +165,13 @@ def _space_time(axes: Axes, part: Part) -> None:
 def _lines(axes: Axes, column: list[Part], times: list[float]) -> None:
     chosen = _chosen(len(times), MOST_SNAPSHOTS)
     for place, index in enumerate(chosen):
-        axes.plot(column[index].lines[0], column[index].values, color=COLOURS[place], linewidth=1.4, label=f"t = {times[index]:.3g}")
+        axes.plot(
+            column[index].lines[0],
+            column[index].values,
+            color=COLOURS[place],
+            linewidth=1.4,
+            label=f"t = {times[index]:.3g}",
+        )
     tidy(axes, column[0].names[0], "", f"{column[0].label}, snapshots")
     axes.margins(x=0)
     legend(axes)
@@ -170,9 +190,19 @@ def _history(solution: Solution, member: int) -> list[Panel]:
     gates = [check for check in solution.checks if check.target is not None]
 
     def draw(axes: Axes) -> None:
-        axes.semilogy(np.arange(len(values)), values, color=COLOURS[0], linewidth=1.4, marker="o" if len(values) < 40 else "", markersize=3, label="monitored")
+        axes.semilogy(
+            np.arange(len(values)),
+            values,
+            color=COLOURS[0],
+            linewidth=1.4,
+            marker="o" if len(values) < 40 else "",
+            markersize=3,
+            label="monitored",
+        )
         if len(gates) == 1 and gates[0].target is not None:
-            axes.axhline(gates[0].target, color=COLOURS[1], linewidth=1.0, linestyle="--", label=f"target {gates[0].target:.0e}")
+            axes.axhline(
+                gates[0].target, color=COLOURS[1], linewidth=1.0, linestyle="--", label=f"target {gates[0].target:.0e}"
+            )
         tidy(axes, "step", "", "history of " + (gates[0].name if len(gates) == 1 else "the monitored number"))
         legend(axes)
 
@@ -196,7 +226,9 @@ def movie(solution: Solution, path: str | os.PathLike[str], member: int = 0, sec
         raise InputError(f"{solution.problem.name!r} does not evolve, so there is no movie of it; use .png.")
     times, frames = _frames(solution, member)
     if len(times) < 2:
-        raise InputError(f"{solution.problem.name!r} was solved for one time; ask for several, as in times=[0.0, 0.1, 0.2].")
+        raise InputError(
+            f"{solution.problem.name!r} was solved for one time; ask for several, as in times=[0.0, 0.1, 0.2]."
+        )
     chosen = _chosen(len(times), MOST_FRAMES)
     shown: list[Image.Image] = []
     if frames[0][0].values.ndim == 3:

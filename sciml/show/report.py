@@ -35,7 +35,7 @@ h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.
 .code { display: inline-block; padding: .05rem .55rem; border-radius: .8rem; font-size: .85rem; font-weight: 600; background: #fbe3d6; color: #7a3300; }
 .code.good { background: #d5efe6; color: #00523b; }
 table { border-collapse: collapse; margin: .4rem 0 1rem; font-size: .9rem; } th, td { text-align: left; padding: .22rem .9rem .22rem 0; border-bottom: 1px solid #eceff2; vertical-align: top; }
-th { color: #5b6670; font-weight: 600; } td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+th { color: #5b6670; font-weight: 600; white-space: nowrap; } td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; display: block; margin: .6rem 0; } details { margin: .5rem 0; } summary { cursor: pointer; color: #5b6670; }
 pre { background: #f5f7f9; padding: .7rem; overflow-x: auto; font-size: .82rem; }
 """
@@ -43,7 +43,9 @@ pre { background: #f5f7f9; padding: .7rem; overflow-x: auto; font-size: .82rem; 
 IMAGES = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 
-def report(items: Any, out: str | os.PathLike[str] | None = None, *, title: str | None = None, data: Any = None) -> Path:
+def report(
+    items: Any, out: str | os.PathLike[str] | None = None, *, title: str | None = None, data: Any = None
+) -> Path:
     """Write one HTML page that needs no other file and no network, whole or not at all, and return its path.
 
     Args:
@@ -68,7 +70,9 @@ def report(items: Any, out: str | os.PathLike[str] | None = None, *, title: str 
     if target.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"a report is written to a file that ends in .html, not '{target}'.")
     if not target.absolute().parent.is_dir():
-        raise InputError(f"cannot write '{target}': the folder {target.absolute().parent} does not exist; create it first.")
+        raise InputError(
+            f"cannot write '{target}': the folder {target.absolute().parent} does not exist; create it first."
+        )
     sections = [_section(thing, data) for thing in things]
     heading = title or next((_name(thing) for thing in things if _name(thing)), "sciml report")
     now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
@@ -132,7 +136,9 @@ def _section(thing: Any, data: Any) -> str:
             short = len(thing) <= 80 and "\n" not in thing and not thing.endswith(".")
             return f"<h2>{html.escape(thing)}</h2>" if short else f"<p>{html.escape(thing)}</p>"
         raise InputError(f"there is no folder '{path}' to report on; give the folder passed to `fit` as out=.")
-    raise InputError(f"a report cannot show {type(thing).__name__}; pass folders, fits, solutions, scores, figures, images, tables or text.")
+    raise InputError(
+        f"a report cannot show {type(thing).__name__}; pass folders, fits, solutions, scores, figures, images, tables or text."
+    )
 
 
 def _solution(solution: Solution) -> str:
@@ -142,7 +148,12 @@ def _solution(solution: Solution) -> str:
          "passed": "" if check.target is None else f"{int(check.passed.sum())} of {len(check.passed)}"}
         for check in solution.checks
     ]  # fmt: skip
-    told = {"members": ", ".join(f"{count} {name}" for name, count in verdict(solution).items()), "shape": tuple(solution.value.shape), "solver": repr(solution.solver), **solution.stats}
+    told = {
+        "members": ", ".join(f"{count} {name}" for name, count in verdict(solution).items()),
+        "shape": tuple(solution.value.shape),
+        "solver": repr(solution.solver),
+        **solution.stats,
+    }
     parts = [
         f"<h2>{html.escape(solution.problem.name)}</h2>",
         f'<p><span class="code{good}">{solution.code.name}</span> {html.escape(solution.code.sentence)}</p>',
@@ -168,7 +179,11 @@ def _run(folder: Path, data: Any) -> str:
     try:
         fit = Fit.load(folder)
     except InputError as error:  # a module of the user's own: its weights alone do not rebuild it
-        parts = ["<h2>Training</h2>", f"<p>{html.escape(str(error))}</p>", _figure(training_curves(folder), "training curves")]
+        parts = [
+            "<h2>Training</h2>",
+            f"<p>{html.escape(str(error))}</p>",
+            _figure(training_curves(folder), "training curves"),
+        ]
         return "\n".join(parts + ([_table(told)] if told else []))
     return _fit(fit, folder, data, told)
 
@@ -182,13 +197,21 @@ def _fit(fit: Any, run: Any, data: Any, told: Mapping[str, Any] | None = None) -
         "network": type(fit.network).__name__, "real parameters": f"{parameters:,}", "epochs": len(rows),
         "seconds": f"{seconds:.1f}", "kept epoch": fit.best_epoch, "validation, relative L2": f"{fit.best_error:.4g}",
     }  # fmt: skip
-    parts.append(_table({**facts, **(told or {})}))
+    rest = {key: value for key, value in (told or {}).items() if not isinstance(value, Mapping)}
+    parts.append(_table({**facts, **rest}))
     if rows:
         parts.append(_figure(training_curves(run), "training curves"))
     if data is not None:
         parts += ["<h2>Scores on the members given</h2>", _score(fit.score(data))]
-        parts += ["<h2>Samples</h2>", _figure(samples(fit, data), "inputs, targets, predictions and errors of some members")]
-    parts.append(_fold("Settings", _pre(fit.config)))
+        parts += [
+            "<h2>Samples</h2>",
+            _figure(samples(fit, data), "inputs, targets, predictions and errors of some members"),
+        ]
+    parts.append(
+        _fold(
+            "Settings", _pre({**fit.config, **{key: value for key, value in (told or {}).items() if key not in rest}})
+        )
+    )
     parts.append(_fold("Signature", _pre(fit.signature.state())))
     if fit.recipe is not None:
         parts.append(_fold("Recipe of the data", _pre(fit.recipe)))
@@ -198,7 +221,13 @@ def _fit(fit: Any, run: Any, data: Any, told: Mapping[str, Any] | None = None) -
 def _score(score: Any) -> str:
     def row(name: str, each: Any) -> dict[str, str]:
         values = each.double()
-        return {"metric": name, "mean": f"{float(values.mean()):.4g}", "median": f"{float(values.median()):.4g}", "worst": f"{float(values.max()):.4g}", "members": str(len(values))}
+        return {
+            "metric": name,
+            "mean": f"{float(values.mean()):.4g}",
+            "median": f"{float(values.median()):.4g}",
+            "worst": f"{float(values.max()):.4g}",
+            "members": str(len(values)),
+        }
 
     return _rows([row("relative L2", score.each_l2), row("relative H1", score.each_h1)])
 
@@ -212,7 +241,9 @@ def _text(value: Any) -> str:
 
 
 def _table(told: Mapping[str, Any]) -> str:
-    rows = "".join(f"<tr><th>{html.escape(str(key))}</th><td>{html.escape(_text(value))}</td></tr>" for key, value in told.items())
+    rows = "".join(
+        f"<tr><th>{html.escape(str(key))}</th><td>{html.escape(_text(value))}</td></tr>" for key, value in told.items()
+    )
     return f"<table>{rows}</table>"
 
 
@@ -221,7 +252,10 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     names = list(dict.fromkeys(name for row in rows for name in row))
     head = "".join(f"<th>{html.escape(str(name))}</th>" for name in names)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(_text(row.get(name, '')))}</td>" for name in names) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(_text(row.get(name, '')))}</td>" for name in names) + "</tr>"
+        for row in rows
+    )
     return f"<table><tr>{head}</tr>{body}</table>"
 
 

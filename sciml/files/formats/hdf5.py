@@ -48,8 +48,10 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
         known = {name: axes for name in found if (axes := _axes(handle[name])) is not None}
         extra = {name: _attributes(handle[name]) for name in found}
         scales = [name for name in found if _is_scale(handle[name])]
-        axes = {axis for named in known.values() for axis in named}
-        numbering = {name for name in scales if name in axes and name not in COORDINATES}  # of members or channels
+        axis_names = {axis for named in known.values() for axis in named}
+        numbering = {
+            name for name in scales if name in axis_names and name not in COORDINATES
+        }  # of members or channels
         found = {name: shape for name, shape in found.items() if name not in numbering}
     chosen = check_names(path, names, [*found, *attrs])
     arrays = {
