@@ -90,6 +90,8 @@ def fit(
         raise InputError(
             f"fit: epochs {epochs}, batch_size {batch_size}, learning_rate {learning_rate}; all must be above zero."
         )
+    if not any(p.requires_grad for p in network.parameters()):
+        raise InputError(f"fit: {type(network).__name__} has no parameters that require a gradient; nothing to train.")
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
     train, held_out = divide(as_samples(data, inputs, targets, dtype), validate, inputs, targets, seed, dtype)
     training, validation = Members(train), Members(held_out)

@@ -162,6 +162,7 @@ class Wide(nn.Module):
         (small(), data(), {"inputs": None}, "inputs="),
         (Wide(), data(), {}, "out_channels"),
         (small(dim=2), data(), {}, "FNO"),
+        (nn.Identity(), data(), {}, "nothing to train"),
         (small(), data(), {"epochs": 0}, "epochs 0"),
         (small(), data(1), {}, "1 member"),
         (small(), data(), {"learning_rate": 1e30, "schedule": Constant()}, "learning_rate"),
