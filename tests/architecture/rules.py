@@ -245,4 +245,16 @@ def banned(files: dict[str, str]) -> list[str]:
     ]
 
 
-RULES = (layers, heavy, lengths, class_names, prints, dangers, examples, reexports, banned)
+def asserts(files: dict[str, str]) -> list[str]:
+    """An assert narrows a type; what a user may have got wrong raises InputError."""
+    faults = []
+    for path, text in files.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Assert):
+                test = ast.unparse(node.test)
+                if not re.fullmatch(r"(isinstance\(.*\)|[\w.\[\]]+ is not None|( and )?)+", test):
+                    faults.append(f"{path}:{node.lineno}: assert {test}; raise InputError, or narrow a type")
+    return faults
+
+
+RULES = (layers, heavy, lengths, class_names, prints, dangers, examples, reexports, banned, asserts)

@@ -67,6 +67,7 @@ def test_every_exception_is_still_needed(root: Path) -> None:
         (rules.reexports, "sciml/solvers/__init__.py", "def f(): ..."),
         (rules.banned, "examples/demo.py", "from problems import poisson"),
         (rules.banned, "examples/demo.py", "import data.darcy"),
+        (rules.asserts, "sciml/core/problem.py", "def f(x):\n    assert x > 0"),
     ],
 )
 def test_a_breach_is_caught(rule: Rule, path: str, text: str) -> None:
@@ -93,6 +94,7 @@ def test_a_breach_is_caught(rule: Rule, path: str, text: str) -> None:
         (rules.dangers, "sciml/catalogue.py", "exec(compile('1', 'x', 'exec'))"),
         (rules.class_names, "sciml/core/problem.py", "class Database: ..."),
         (rules.prints, "sciml/cli.py", "print(1)"),
+        (rules.asserts, "sciml/core/problem.py", "def f(x):\n    assert isinstance(x, int)\n    assert x is not None"),
         (rules.examples, "sciml/solvers/_transfer.py", ""),
         (
             rules.reexports,
