@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from sciml.core.continuous import Continuous
-from sciml.core.law import Law
 from sciml.core.linear import LinearOperator
 from sciml.core.recipe import Recipe
 from sciml.core.solution import Answer, Check, Code
@@ -98,7 +97,7 @@ class Problem(ABC):
             fresh[name] = _fit(self.name, name, new, old)
         copy = rebuild(self, lambda leaf: fresh[leaf.name] if leaf.name in fresh and not leaf.told else leaf.tensor)
         copy = copy._without_truth() if fresh else copy
-        return copy._with_recipe("replace", {name: value for name, value in fresh.items()})
+        return copy._with_recipe("replace", fresh)
 
     def _without_truth(self) -> Self:
         return dataclasses.replace(self, exact=None) if getattr(self, "exact", None) is not None else self  # type: ignore[type-var]

@@ -84,11 +84,20 @@ class Recipe:
             {
                 "source": self.source,
                 "sha256": self.sha256,
-                "settings": dict(self.settings),
-                "changes": list(self.changes),
+                "settings": self._digested(dict(self.settings)),
+                "changes": self._digested(list(self.changes)),
                 "complete": self.complete,
             }
         )
+
+    def _digested(self, packed: Any) -> Any:
+        if isinstance(packed, Mapping):
+            if set(packed) == {"array"}:
+                return {
+                    "array": digest(self.arrays[packed["array"]]) if packed["array"] in self.arrays else packed["array"]
+                }
+            return {key: self._digested(value) for key, value in packed.items()}
+        return [self._digested(value) for value in packed] if isinstance(packed, list | tuple) else packed
 
     @staticmethod
     def from_json(text: str) -> Recipe:
@@ -138,8 +147,8 @@ def _pack(value: Any, arrays: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         if value.ndim == 0:
             return {"scalar": value.item(), "dtype": str(value.dtype).removeprefix("torch.")}
-        key = digest(value)
-        arrays[key] = value.detach().clone()
+        key = str(len(arrays))  # the digest is computed when the recipe is written
+        arrays[key] = value.detach()
         return {"array": key}
     if type(value).__name__ in OBJECTS and type(value) is OBJECTS[type(value).__name__]:
         parts = {f.name: _pack(getattr(value, f.name), arrays) for f in dataclasses.fields(value)}

@@ -182,7 +182,8 @@ def _attach(
             )
         return solve(adjoint, backward, gradient=Implicit(backward))
 
-    fixed = problem.replace(**{name: known[name].detach() for name in names})
+    bare: Problem = dataclasses.replace(problem, recipe=None)  # type: ignore[type-var]
+    fixed = bare.replace(**{name: known[name].detach() for name in names})
     parameters = tuple(known[name] for name in names)
     return implicit_value(answer.value.detach(), codes < Code.BREAKDOWN, fixed, names, parameters, transposed, record)
 

@@ -71,7 +71,7 @@ def hostile(seed: int) -> Linear:
     return Linear(f"hostile {seed}", Matrix(torch.as_tensor(a)), torch.as_tensor(b))
 
 
-SOLVERS = [ConjugateGradient(), ConjugateGradient(max_steps=2), Direct(), Multigrid(), Newton()]
+SOLVERS = [ConjugateGradient(max_steps=200), ConjugateGradient(max_steps=2), Direct(), Multigrid(), Newton(max_steps=5)]
 
 
 @pytest.mark.parametrize("start", range(0, 240, 40))
