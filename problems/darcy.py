@@ -2,7 +2,7 @@
 
 ``medium`` names the coefficient: ``two_phase`` (12 where a centred Gaussian field is positive, 3 elsewhere: the medium of
 Li et al., arXiv 2010.08895, field with covariance (-laplacian + 9)^-2 and zero-flux cosine modes), ``lognormal``
-(``exp`` of the same field scaled so that largest over smallest value is ``contrast``), or ``smooth`` (a fixed smooth
+(``exp`` of the same field, scaled so that largest over smallest value is ``contrast`` as seen on 33 points per axis), or ``smooth`` (a fixed smooth
 coefficient with a manufactured exact solution, for convergence). Units: lengths in units of the extent, pressure in units
 of source times length squared over coefficient.
 
@@ -21,8 +21,8 @@ from torch import Tensor
 
 from sciml.core import Continuous, Linear
 from sciml.core.continuous import At
-from sciml.discretise import Diffusion
-from sciml.domains import Condition, Dirichlet, GaussianField, Grid, InputError
+from sciml.discretise import Diffusion, SideLaw
+from sciml.domains import Condition, Dirichlet, GaussianField, Grid, InputError, Neumann
 from sciml.solvers import ConjugateGradient, Multigrid
 from sciml.training import Reflection, Transposition
 
@@ -118,20 +118,22 @@ def draw(
         if medium == "two_phase":
             coefficient = torch.where(z > 0, high, low).to(dtype)
         else:
-            low_, high_ = z.flatten(1).amin(1), z.flatten(1).amax(1)
-            middle = ((low_ + high_) / 2).reshape(-1, 1, *[1] * grid.dim)
-            width = (high_ - low_).reshape(-1, 1, *[1] * grid.dim)
+            seen = Grid((33,) * grid.dim, grid.extent, Neumann(0.0))
+            coarse = torch.cat([field.sample(seen, 1, _generator(seed, i), torch.float64) for i in range(count)])
+            least, most = coarse.flatten(1).amin(1), coarse.flatten(1).amax(1)
+            middle, width = (x.reshape(-1, 1, *[1] * grid.dim) for x in ((least + most) / 2, most - least))
             coefficient = torch.exp((z - middle) / width * math.log(contrast)).to(dtype)
     else:
         raise InputError(f"there is no medium {medium!r}; darcy knows two_phase, lognormal and smooth")
-    square = len(set(shape)) == 1 and len(set(grid.extent)) == 1 and isinstance(sides, Dirichlet)
+    square = len(set(shape)) == 1 and len(set(grid.extent)) == 1
+    square = square and isinstance(sides, Dirichlet) and not isinstance(sides.value, Tensor)
     symmetries = (Reflection(), Transposition())
     return Linear(
         f"darcy, {medium.replace('_', '-')} medium",
         Diffusion(grid, coefficient),
         source if isinstance(source, Tensor) else torch.full((1, 1, *shape), float(source), dtype=dtype),
         exact=exact,
-        continuous=Continuous(interior),
+        continuous=Continuous(interior, SideLaw.of(grid, "coefficient")),
         symmetries=symmetries if square else (),
     )
 

@@ -2,6 +2,7 @@
 
 from sciml.discretise.finite_difference import Diffusion as Diffusion
 from sciml.discretise.finite_difference import laplacian as laplacian
+from sciml.discretise.sides import SideLaw as SideLaw
 from sciml.discretise.spectral import Modes as Modes
 from sciml.discretise.spectral import Spectrum as Spectrum
 from sciml.discretise.spectral import Transform as Transform
