@@ -51,10 +51,10 @@ class Referee(Protocol):
 class Evolution(Problem):
     """``du/dt = stiff(u) + rest(t, u)``, ``u(begin) = start``, wanted at ``times`` (increasing, ``>= begin``).
 
-    Answers have shape ``(batch, time, channel, *space)``. Gate: ``steps``. Up to 8 randomly chosen time steps of the solver
-    are done again by the problem's ``referee``; the root mean square of their relative defects times the number of steps
-    estimates the accumulated time-integration error relative to the solution. An answer without kept steps is judged on
-    the intervals between its times. ``invariants`` map a name to a function of a state whose drift is told, not judged.
+    Answers have shape ``(batch, time, channel, *space)``. Gate: ``steps``. The solver's time steps make up at most 128
+    stretches; up to 8 of them, chosen at random, are done again by the problem's ``referee``. The root mean square of their
+    relative defects times the number of stretches estimates the accumulated time-integration error relative to the
+    solution. An answer without kept stretches is judged on the intervals between its times. ``invariants`` map a name to a function of a state whose drift is told, not judged.
 
     ``rest_modes`` may state the rest once more, on the coefficients of the stiff part (``function(t, v, *, ...)``), where
     that saves transforms; the referee goes by ``rest``. ``exact`` ``(batch, time, channel, *space)`` is a known solution, for

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cuts", "freeze", "march", "run"]
 
+STRETCHES = 128  # of a march: the referee does 8 of them again, a sixteenth of the whole
+
 
 def freeze(old: Any, new: Any, active: Tensor) -> Any:
     """``new`` for active members, ``old`` for the others, in every tensor of a state whose first axis is the batch."""
@@ -110,55 +112,50 @@ def march(
     physical: Callable[[Tensor], Tensor],
     context: Context,
 ) -> Answer:
-    """Fixed time steps from ``problem.begin`` through ``problem.times``, keeping the steps that the referee wants to see.
+    """Fixed time steps from ``problem.begin`` through ``problem.times``, keeping the stretches that the referee wants to see.
 
     Each interval between wanted times is cut into equal steps of at most ``step``. ``advance(t, dt, state)`` returns the
     next state; ``physical`` turns a state into a field. A member that is no longer finite is DIVERGED.
+
+    All steps make up at most ``STRETCHES`` stretches of equally many steps, some of which are kept: the errors of single
+    steps in fast modes die out within a stretch, as they do in the answer, or grow, as they do there.
     """
     intervals = cuts(problem, step)
     total = sum(count for _, _, count in intervals)
-    kept = context.kept(total)
-    every, pending = context.checkpoint if torch.is_grad_enabled() else None, 0
-    state, index, outputs, segments = begin, 0, [], []
+    length = max(1, math.ceil(total / STRETCHES))
+    stretches = math.ceil(total / length)
+    ends = [(i * length, min((i + 1) * length, total)) for i in sorted(context.kept(stretches))]
+    watched, seen = sorted({i for pair in ends for i in pair}), {}
+    every = context.checkpoint if torch.is_grad_enabled() else None
+    state, index, outputs = begin, 0, []
+    if 0 in watched:
+        seen[0] = (problem.begin, physical(state).detach())
     for a, dt, count in intervals:
         done = 0
         while done < count:
-            chunk = min(count - done, every or 1)
-            pending = index + chunk
-            watched = [i for i in range(index, pending) if i in kept]
+            following = next((i for i in watched if i > index), total)
+            chunk = min(count - done, every or 1, following - index)
+
+            def leap(current: Tensor, first: int = done, many: int = chunk, dt: float = dt, a: float = a) -> Tensor:
+                for j in range(first, first + many):
+                    current = advance(a + j * dt, dt, current)
+                return current
+
             if every:
                 from torch.utils.checkpoint import checkpoint
 
-                def leap(current: Tensor, first: int = done, many: int = chunk, dt: float = dt, a: float = a) -> Tensor:
-                    for j in range(first, first + many):
-                        current = advance(a + j * dt, dt, current)
-                    return current
-
-                before, state = state, checkpoint(leap, state, use_reentrant=False)
-                if watched:
-                    again = before.detach()
-                    with torch.no_grad():
-                        for j in range(chunk):
-                            after = advance(a + (done + j) * dt, dt, again)
-                            if index + j in kept:
-                                segments.append(
-                                    Segment(
-                                        a + (done + j) * dt, a + (done + j + 1) * dt, physical(again), physical(after)
-                                    )
-                                )
-                            again = after
+                state = checkpoint(leap, state, use_reentrant=False)
             else:
-                before, state = state, advance(a + done * dt, dt, state)
-                if watched:
-                    segments.append(
-                        Segment(a + done * dt, a + (done + 1) * dt, physical(before).detach(), physical(state).detach())
-                    )
-            index, done = pending, done + chunk
+                state = leap(state)
+            index, done = index + chunk, done + chunk
+            if index == following and index in watched:
+                seen[index] = (a + done * dt, physical(state).detach())
             if context.progress is not None and index % 50 == 0:
                 context.progress(index, total, a + done * dt)
         outputs.append(physical(state))
+    segments = tuple(Segment(seen[i][0], seen[j][0], seen[i][1], seen[j][1]) for i, j in ends)
     value = torch.stack(outputs, 1)
     value = value.expand(problem.batch, *value.shape[1:])
     finite = torch.isfinite(value.detach()).flatten(1).all(1)
     codes = torch.where(finite, int(Code.CONVERGED), int(Code.DIVERGED))
-    return Answer(value, codes, steps=total, segments=tuple(segments), step_count=total)
+    return Answer(value, codes, steps=total, segments=segments, step_count=stretches)

@@ -75,7 +75,7 @@ class Check:
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """One kept time step: the state at its start and at its end, ``(batch, channel, *space)``."""
+    """A kept time step, or a stretch of them: the state at its start and at its end, ``(batch, channel, *space)``."""
 
     begin: float
     end: float
@@ -87,8 +87,8 @@ class Segment:
 class Answer:
     """What a solver found and what it claims: codes per member, steps, counts of work, the monitored history.
 
-    ``history`` is ``(steps + 1, batch)``. ``sentence`` may say why a member failed. ``segments`` are time steps kept for
-    the referee, ``step_count`` their number in all; ``field`` is a function of points where the method has one.
+    ``history`` is ``(steps + 1, batch)``. ``sentence`` may say why a member failed. ``segments`` are stretches of time
+    steps kept for the referee, ``step_count`` the number of such stretches in all; ``field`` is a function of points where the method has one.
     """
 
     value: Tensor
