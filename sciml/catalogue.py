@@ -71,11 +71,7 @@ def problem(source: str | os.PathLike[str], /, *, batch: int | None = None, **se
         raise InputError(
             f"{name}(...) in {path.name} returned {type(built).__name__}; it must return a Linear, Equation or Evolution"
         )
-    defaults = {
-        k: p.default
-        for k, p in inspect.signature(module.problem).parameters.items()
-        if p.default is not inspect.Parameter.empty
-    }
+    defaults = {k: p.default for k, p in _known(function, module).items() if p.default is not inspect.Parameter.empty}
     recipe = Recipe.of(str(source), hashlib.sha256(path.read_bytes()).hexdigest(), {**defaults, **built_settings})
     changes: dict[str, Any] = {"recipe": recipe}
     if hasattr(module, "solver"):
@@ -138,10 +134,16 @@ def _loaded(path: pathlib.Path, stamp: int) -> types.ModuleType:
     return module
 
 
-def _check_settings(path: pathlib.Path, function: Any, given: dict[str, Any], module: types.ModuleType) -> None:
+def _known(function: Any, module: types.ModuleType) -> dict[str, inspect.Parameter]:
+    """The settings of ``problem`` or ``draw``; a ``draw`` with ``**settings`` passes the others on to ``problem``."""
     known = dict(inspect.signature(function).parameters)
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
         known = {**inspect.signature(module.problem).parameters, **known}
+    return known
+
+
+def _check_settings(path: pathlib.Path, function: Any, given: dict[str, Any], module: types.ModuleType) -> None:
+    known = _known(function, module)
     for key in given:
         if key not in known:
             names = sorted(k for k in known if k not in ("settings", "count"))
