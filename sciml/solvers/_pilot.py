@@ -8,76 +8,86 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sciml.core.evolution import Evolution
+from sciml.core.loop import STRETCHES
+from sciml.core.tree import Leaf, rebuild
+
 __all__ = ["chosen_step", "round_down"]
 
 Advance = Callable[[float, float, Tensor], Tensor]
-PROBES = 12
-SHARE = 0.2  # of the target: the certificate looks at other steps than the probes
-SERIES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+Stepper = Callable[[Evolution], tuple[Advance, Tensor]]
+PROBES = 16
+SHARE = 0.25  # of the target: the certificate looks at other stretches than the probes
+REACH = 4.0  # the order is trusted over this factor in the step, not further
+MEMBERS = 4  # that decide
+MOST = 500_000  # steps of a pilot run
+SERIES = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.3, 8.0)
 
 
-def chosen_step(advance: Advance, begin: float, end: float, state: Tensor, target: float, order: int) -> float:
-    """The step with which ``advance(t, h, state)`` meets ``target`` as the certificate counts it.
+def chosen_step(problem: Evolution, stepper: Stepper, order: int) -> float:
+    """The step with which a method meets the problem's target as the certificate counts it.
 
-    A coarse run supplies ``PROBES`` states. From each, one step ``h`` is compared with two of ``h / 2``; the root mean
-    square of the relative differences times the number of steps is to be ``SHARE`` of the target for the worst member.
-    Defects go as ``h^(order + 1)``, so this gives ``h``; it is probed again until it stands, and the coarse run is done
-    again when it was more than eight times coarser than ``h``. The result is rounded down to 1, 1.5, 2, 3, 5 or 7 times a
-    power of ten, so that it seldom changes from one batch to the next.
+    ``stepper(problem)`` gives ``advance(t, h, state)`` and the first state. A coarse run is judged as the certificate does it,
+    with steps of half the length as the referee, on 16 stretches evenly spread. As errors go as ``h^order``, this says how
+    long the steps may be; the run is done again with shorter ones until that is at most a factor of four away. Only the
+    four members that are worst in the first run that stays finite take part in later ones. The result is rounded down to a
+    number such as 1.25e-3, ten to a decade, so that it seldom changes from one batch to the next.
     """
-    span = end - begin
+    begin, span, target = problem.begin, problem.times[-1] - problem.begin, problem.targets["steps"]
     if span <= 0:
         return 1.0
+    many = 32
     with torch.no_grad():
-        many = 32
-        states, many = _states(advance, begin, span, state, many)
-        h = span / many
-        for _ in range(12):
-            wanted = _wanted(advance, states, h, span, target, order)
-            if wanted < span / (8 * many):
-                states, many = _states(advance, begin, span, state, math.ceil(span / (8 * wanted)))
-                h = min(h, 2 * wanted)
-            elif wanted < 0.8 * h:
-                h = wanted
+        advance, state = stepper(problem)
+        while True:
+            estimate = _estimate(advance, begin, span, state, many)
+            if not bool(torch.isfinite(estimate).all()):
+                factor = 1 / (2 * REACH)
             else:
-                break
-    return round_down(min(h, wanted, span / 16))
+                factor = (SHARE * target / max(float(estimate.max()), 1e-300)) ** (1 / order)
+                if estimate.shape[0] > MEMBERS:
+                    rows = estimate.topk(MEMBERS).indices
+                    advance, state = stepper(_rows(problem, rows))
+                    problem = _rows(problem, rows)
+            if factor >= 1 / REACH or many > MOST:
+                return round_down(min(span / many * factor, span / 16))
+            many = math.ceil(many * min(2 / (REACH * factor), 2 * REACH))
 
 
 def round_down(h: float) -> float:
-    """The largest of 1, 1.5, 2, 3, 5, 7 times a power of ten that is at most ``h``."""
+    """The largest number of the series times a power of ten that is at most ``h``."""
     power = 10.0 ** math.floor(math.log10(h) + 1e-12)
     return float(f"{max(m * power for m in SERIES if m * power <= h * (1 + 1e-9)):.3g}")
 
 
-def _states(
-    advance: Advance, begin: float, span: float, state: Tensor, many: int
-) -> tuple[list[tuple[float, Tensor]], int]:
-    """States along a run of ``many`` steps, four times as many whenever it does not stay finite."""
-    while True:
-        h, v, kept = span / many, state, []
-        wanted = {int((i + 0.5) * many / PROBES) for i in range(PROBES)}  # not the start: its transient is short
-        for i in range(many):
-            if i in wanted:
-                kept.append((begin + i * h, v))
-            v = advance(begin + i * h, h, v)
-        if bool(torch.isfinite(v).all()) or many > 20_000:
-            return kept, many
-        many *= 4
+def _rows(problem: Evolution, rows: Tensor) -> Evolution:
+    def pick(leaf: Leaf) -> Tensor:
+        return leaf.tensor if leaf.shared or leaf.tensor.shape[0] == 1 else leaf.tensor[rows]
+
+    return rebuild(problem, pick)
 
 
-def _wanted(
-    advance: Advance, states: list[tuple[float, Tensor]], h: float, span: float, target: float, order: int
-) -> float:
-    total = torch.zeros((), dtype=torch.float64)
-    for t, v in states:
-        once = advance(t, h, v)
-        twice = advance(t + h / 2, h / 2, advance(t, h / 2, v))
-        size = torch.linalg.vector_norm(v.flatten(1), dim=1).to(torch.float64).clamp_min(1e-300)
-        total = total + (torch.linalg.vector_norm((twice - once).flatten(1), dim=1) / size).square()
-    worst = float((total / len(states)).sqrt().nan_to_num(1.0, 1.0, 1.0).max())
-    estimate = span / h * worst
-    if estimate == 0.0:
-        return span
-    # One probe changes h by at most a factor of 16: far from the answer the order is not seen yet.
-    return h * min(max((SHARE * target / estimate) ** (1 / order), 1 / 16), 16.0)
+def _estimate(advance: Advance, begin: float, span: float, state: Tensor, many: int) -> Tensor:
+    """What the certificate would say of ``many`` steps, per member; infinite where the run did not stay finite."""
+    h, length = span / many, max(1, math.ceil(many / STRETCHES))
+    stretches = many / length
+    probes = {int((i + 0.5) * many / PROBES) // length * length for i in range(PROBES)}
+    square = torch.zeros(state.shape[0], dtype=torch.float64, device=state.device)
+    v, largest, again = state, _size(state), state
+    for i in range(many):
+        if i in probes:
+            again = v
+            for j in range(2 * length):
+                again = advance(begin + (i + j / 2) * h, h / 2, again)
+        v = advance(begin + i * h, h, v)
+        if i + 1 - length in probes:
+            square = square + _size(v - again).square()
+    largest = torch.maximum(largest, _size(v)).clamp_min(1e-300)
+    # Two halves of the order's gain are not told apart here: the difference is the error of the coarser.
+    total = stretches * (square / len(probes)).sqrt() / largest
+    return torch.where(torch.isfinite(_size(v)), total, torch.full_like(total, float("inf"))).nan_to_num(math.inf)
+
+
+def _size(v: Tensor) -> Tensor:
+    size: Tensor = torch.linalg.vector_norm(v.flatten(1), dim=1).to(torch.float64)
+    return size
