@@ -230,7 +230,7 @@ def _entries(posed: Problem, value: Tensor, dtype: torch.dtype) -> dict[str, Ten
             found[name] = tensor.reshape(-1)
     found[posed.unknown] = value
     return {
-        name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype)
+        name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() and tensor.ndim > 1 else tensor.dtype)
         for name, tensor in found.items()
     }
 
