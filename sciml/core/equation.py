@@ -75,7 +75,7 @@ class Tangent(LinearOperator):
             if self.selfadjoint:
                 return graph.pull(v)
             return graph.push(v)
-        at = self.at.expand(v.shape) if self.at.shape != v.shape else self.at
+        at = self.at.expand(v.shape).contiguous() if self.at.shape != v.shape else self.at
         result: Tensor = torch.func.jvp(lambda u: self.law(u, space=self.where), (at,), (v,))[1]
         return result
 
@@ -83,7 +83,7 @@ class Tangent(LinearOperator):
         graph = self._graph(v)
         if graph is not None:
             return graph.pull(v)
-        at = self.at.expand(v.shape) if self.at.shape != v.shape else self.at
+        at = self.at.expand(v.shape).contiguous() if self.at.shape != v.shape else self.at
         pull = torch.func.vjp(lambda u: self.law(u, space=self.where), at)[1]
         result: Tensor = pull(v)[0]
         return result
