@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the peer's coarsest grid: more threads only wait for each other
+
 import torch
 from torch import Tensor
 
@@ -258,7 +260,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     for index in options.cases:
         rows += run(CASES[index], options.repetitions, options.patience, speed)
-        print(table(rows), flush=True)
+    print(table(rows))
     if options.out:
         options.out.write_text(", ".join(f"{k} {v}" for k, v in machine.items()) + "\n\n" + table(rows) + "\n")
         options.out.with_suffix(".json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
