@@ -14,6 +14,7 @@ from sciml.core.law import Law, no_law
 from sciml.core.problem import Problem, as_field, opaque, unpack
 from sciml.core.recipe import Recipe
 from sciml.core.solution import Answer, Check, Segment
+from sciml.core.tree import unified
 from sciml.domains.errors import InputError
 from sciml.domains.space import Space
 
@@ -88,6 +89,9 @@ class Evolution(Problem):
         object.__setattr__(self, "rest", self.rest.shaped(self.space.dim))
         if self.rest_modes is not None:
             object.__setattr__(self, "rest_modes", self.rest_modes.shaped(self.space.dim))
+        seen: dict[str, Tensor] = {}
+        for part in ("stiff", "rest", "rest_modes"):
+            object.__setattr__(self, part, unified(getattr(self, part), seen))
 
     def rate(self, t: float, u: Tensor) -> Tensor:
         """``du/dt`` at ``(t, u)``."""

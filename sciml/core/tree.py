@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sciml.domains.errors import InputError
 
-__all__ = ["Leaf", "leaves", "rebuild", "tensors"]
+__all__ = ["Leaf", "leaves", "rebuild", "tensors", "unified"]
 
 T = TypeVar("T")
 AXES = "xyz"
@@ -88,9 +88,33 @@ def tensors(tree: Any) -> dict[str, Tensor]:
 def rebuild(tree: T, change: Callable[[Leaf], Tensor], other: Callable[[str, Any], Any] | None = None) -> T:
     """A copy in which each tensor is ``change(leaf)``; branches without a change stay the same objects.
 
-    ``other(field name, value)`` may change what is not a tensor (a dtype, a device).
+    A tensor that stands in several places is changed once and stays one. ``other(field name, value)`` may change what is
+    not a tensor (a dtype, a device).
     """
-    return _rebuild(tree, (), False, False, change, other)  # type: ignore[no-any-return]
+    done: dict[tuple[int, str, bool, bool], Tensor] = {}
+
+    def once(leaf: Leaf) -> Tensor:
+        key = (id(leaf.tensor), leaf.name, leaf.shared, leaf.told)
+        if key not in done:
+            done[key] = change(leaf)
+        return done[key]
+
+    return _rebuild(tree, (), False, False, once, other)  # type: ignore[no-any-return]
+
+
+def unified(tree: T, seen: dict[str, Tensor]) -> T:
+    """A copy in which tensors of one name that are the same view of one tensor are one object; ``seen`` is added to.
+
+    Two parts of a problem may each have given a tensor the axes they need.
+    """
+
+    def first(leaf: Leaf) -> Tensor:
+        known, own = seen.setdefault(leaf.name, leaf.tensor), leaf.tensor
+        same = known._base is not None and known._base is own._base and known.shape == own.shape
+        same = same and known.stride() == own.stride() and known.storage_offset() == own.storage_offset()
+        return known if same else own
+
+    return rebuild(tree, first)
 
 
 def _rebuild(
