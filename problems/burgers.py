@@ -27,6 +27,8 @@ from sciml.domains import GaussianField, Grid, InputError, Periodic, Space
 from sciml.solvers import Collocation, ExponentialRungeKutta
 from sciml.training import Translation
 
+WAVES = 128  # functions of the random field: 64 waves on the period
+
 
 def transport(t: float, u: Tensor, *, space: Space) -> Tensor:
     """``-u u_x`` in conservation form."""
@@ -106,14 +108,18 @@ def draw(
 
     A ``start`` that is given takes their place.
     """
-    nu = torch.as_tensor(viscosity).to(dtype)
+    nu = torch.as_tensor(viscosity, dtype=dtype)
     if not bool((nu > 0).all()) or nu.ndim > 1:
         raise InputError(f"the viscosity is {viscosity}; give a positive number, or one per member")
     grid = Grid((n,), (float(length),), sides=Periodic())
     if start is None:
-        field = GaussianField(power=power, shift=shift, scale=scale, modes=128)
-        unit = Grid((n,), (1.0,), sides=Periodic())
-        start = torch.cat([field.sample(unit, 1, _generator(seed, i), dtype) for i in range(count)])
+        field = GaussianField(power=power, shift=shift, scale=scale, modes=WAVES)
+        unit = Grid((max(n, 2 * WAVES),), (1.0,), sides=Periodic())
+        start = torch.cat([field.sample(unit, 1, _generator(seed, i)) for i in range(count)])
+        if n < 2 * WAVES:  # without the waves that this grid does not carry
+            modes = torch.fft.rfft(start)[..., : (n + 1) // 2]
+            start = torch.fft.irfft(modes, n=n) * (n / (2 * WAVES))
+        start = start.to(dtype)
         origin = f"start of covariance {scale**2:g} (-laplacian + {shift:g})^-{power:g}"
     else:
         start, origin = start.to(dtype), "given start"

@@ -55,7 +55,7 @@ def on_side(at: At, name: str, *, conditions: Mapping[str, tuple[str, float | No
 
 def heat(u: Tensor, *, space: Space) -> Tensor:
     """The mean temperature plus one, so that a relative drift has a meaning; kept if no side lets heat through."""
-    weights = space.weights(u.dtype)
+    weights = space.weights(u.dtype).to(u.device)
     return 1 + (u * weights).flatten(1).sum(1) / weights.sum()
 
 
@@ -106,7 +106,7 @@ def draw(
 
     A ``start`` that is given takes their place.
     """
-    k = torch.as_tensor(diffusivity).to(dtype)
+    k = torch.as_tensor(diffusivity, dtype=dtype)
     if not bool((k > 0).all()) or k.ndim > 1:
         raise InputError(f"the diffusivity is {diffusivity}; give a positive number, or one per member")
     shape = (n,) * dim if isinstance(n, int) else tuple(n)

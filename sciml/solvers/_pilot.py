@@ -16,7 +16,7 @@ __all__ = ["chosen_step", "round_down"]
 
 Advance = Callable[[float, float, Tensor], Tensor]
 Stepper = Callable[[Evolution], tuple[Advance, Tensor]]
-PROBES = 16
+PROBES = 48
 SHARE = 0.25  # of the target: the certificate looks at other stretches than the probes
 REACH = 4.0  # the order is trusted over this factor in the step, not further
 MEMBERS = 4  # that decide
@@ -28,7 +28,7 @@ def chosen_step(problem: Evolution, stepper: Stepper, order: int) -> float:
     """The step with which a method meets the problem's target as the certificate counts it.
 
     ``stepper(problem)`` gives ``advance(t, h, state)`` and the first state. A coarse run is judged as the certificate does it,
-    with steps of half the length as the referee, on 16 stretches evenly spread. As errors go as ``h^order``, this says how
+    with steps of half the length as the referee, on 48 stretches evenly spread. As errors go as ``h^order``, this says how
     long the steps may be; the run is done again with shorter ones until that is at most a factor of four away. Only the
     four members that are worst in the first run that stays finite take part in later ones. The result is rounded down to a
     number such as 1.25e-3, ten to a decade, so that it seldom changes from one batch to the next.

@@ -74,7 +74,7 @@ def test_collocation_has_order_two_s_minus_one() -> None:
 
 def test_two_families_agree() -> None:
     """Nothing is shared but the problem: ETDRK4 at a small step (error 1e-12) and collocation."""
-    problem = wave()
+    problem = wave().with_target(steps=1e-10)
     gap = problem.space.norm(run(problem, ExponentialRungeKutta(step=2.5e-4)) - run(problem, Collocation(step=5e-3)))
     assert float(gap / problem.space.norm(problem.start)) < 1e-11
 
