@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -144,7 +145,7 @@ def colour_bar(axes: Axes, shown: Any) -> None:
     """A colour bar with small type beside the axes."""
     bar = axes.figure.colorbar(shown, cax=axes.inset_axes((1.03, 0.0, 0.04, 1.0)))  # as high as the image
     bar.ax.tick_params(labelsize=7, length=2)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     if hasattr(bar.formatter, "set_powerlimits"):
         bar.formatter.set_powerlimits((-2, 3))
         bar.ax.yaxis.get_offset_text().set_fontsize(7)
@@ -159,11 +160,5 @@ def slices(part: Part) -> list[Part]:
 def field_panels(part: Part) -> list[Panel]:
     """One panel for a part over one or two axes, three for one over three."""
     if part.values.ndim == 1:
-        return [Panel(lambda axes: line(axes, part))]
-    if part.values.ndim == 2:
-        return [Panel(lambda axes: _image(axes, part))]
-    return [Panel(lambda axes, cut=cut: _image(axes, cut)) for cut in slices(part)]
-
-
-def _image(axes: Axes, part: Part) -> None:
-    image(axes, part)
+        return [Panel(partial(line, part=part))]
+    return [Panel(partial(image, part=cut)) for cut in (slices(part) if part.values.ndim == 3 else [part])]
