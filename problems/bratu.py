@@ -56,7 +56,7 @@ def problem(
     """One member, or as many as ``lam`` has entries. ``seed`` is for ``draw``."""
     shape = (int(n),) * dim if isinstance(n, int) else tuple(int(m) for m in n)
     grid = Grid(shape)
-    rate = torch.as_tensor(lam).to(dtype)
+    rate = torch.as_tensor(lam, dtype=dtype)
     if rate.ndim > 1 or not bool((rate >= 0).all()):
         raise InputError(f"lam is {lam}; give a number that is not negative, or one per member")
     highest = float(rate.detach().max())

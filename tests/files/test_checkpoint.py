@@ -42,6 +42,7 @@ def test_killed_while_writing_leaves_a_whole_file(tmp_path: Path) -> None:
     for wait in (0.013, 0.05, 0.03):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
         while not path.exists():
+            assert writer.poll() is None, "the writer ended before it wrote anything"
             time.sleep(0.01)
         time.sleep(wait)
         os.kill(writer.pid, signal.SIGKILL)
