@@ -69,7 +69,7 @@ class Space:
         """The named parts of a field; a space without named parts has one, ``u``."""
         parts = self.parts or (("u", self.shape[0]),)
         axis = u.ndim - len(self.shape)
-        return dict(zip((name for name, _ in parts), torch.split(u, [count for _, count in parts], axis), strict=True))  # type: ignore[no-untyped-call]
+        return dict(zip((name for name, _ in parts), torch.split(u, [count for _, count in parts], axis), strict=True))
 
     def join(self, parts: Mapping[str, Tensor]) -> Tensor:
         """The field whose named parts are given; the inverse of ``split``."""

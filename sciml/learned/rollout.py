@@ -117,7 +117,7 @@ def _kind(fit: Fit, problem: Evolution) -> str | None:
     """Grid kind and extent, compared through the signature of a problem that offers the state under the trained name."""
     domain, signature = problem.space.domain, fit.signature
     assert domain is not None
-    per_frame = {name: problem.space.shape[0] for name in (*signature.inputs, *signature.targets)}
+    per_frame = dict.fromkeys((*signature.inputs, *signature.targets), problem.space.shape[0])
     theirs = type(signature).of_grid(
         domain,
         signature.inputs,

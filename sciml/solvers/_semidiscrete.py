@@ -64,12 +64,15 @@ class Semidiscrete:
 
     def rest(self, t: float, v: Tensor) -> Tensor:
         """The rest on coefficients, dealiased on the way in and on the way out."""
+        if self.keep is None:
+            return self.bare(t, v)
+        return self.bare(t, v * self.keep) * self.keep
+
+    def bare(self, t: float, v: Tensor) -> Tensor:
+        """The rest on coefficients as they are."""
         if self.linear:
             return torch.zeros_like(v)
-        v = v if self.keep is None else v * self.keep
         space = self.problem.space
         if self.law is not None:
-            result = self.law(t, v, space=space)
-        else:
-            result = self.stiff.forward(self.problem.rest(t, self.stiff.inverse(v), space=space))
-        return result if self.keep is None else result * self.keep
+            return self.law(t, v, space=space)
+        return self.stiff.forward(self.problem.rest(t, self.stiff.inverse(v), space=space))

@@ -77,17 +77,26 @@ def coefficients(symbol: Tensor, step: float) -> _Coefficients:
     return _Coefficients(*(c.to(symbol.dtype) for c in (torch.exp(z), torch.exp(z / 2), *means)))
 
 
+def prepared(system: Semidiscrete, step: float, dtype: torch.dtype) -> _Coefficients:
+    """The multipliers of a step in the dtype of the state; all but the last product see dealiased modes only."""
+    c = coefficients(system.symbol, step)
+    if system.keep is not None:
+        c = _Coefficients(c.whole, *(one * system.keep for one in c[1:]))
+    return _Coefficients(*(one.to(dtype) for one in c))
+
+
 def advance(system: Semidiscrete, c: _Coefficients, t: float, h: float, v: Tensor) -> Tensor:
     """One step from ``v`` at time ``t``."""
     if system.linear:
         return c.whole * v
-    n = system.rest(t, v)
+    n = system.bare(t, v if system.keep is None else v * system.keep)
     middle = c.half * v
-    a = middle + c.q * n
-    n_a = system.rest(t + h / 2, a)
-    n_b = system.rest(t + h / 2, middle + c.q * n_a)
-    n_c = system.rest(t + h, c.half * a + c.q * (2 * n_b - n))
-    return c.whole * v + c.f1 * n + (2 * c.f2) * (n_a + n_b) + c.f3 * n_c
+    a = torch.addcmul(middle, c.q, n)
+    n_a = system.bare(t + h / 2, a)
+    n_b = system.bare(t + h / 2, torch.addcmul(middle, c.q, n_a))
+    n_c = system.bare(t + h, torch.addcmul(c.half * a, c.q, 2 * n_b - n))
+    result = torch.addcmul(c.whole * v, c.f1, n)
+    return torch.addcmul(torch.addcmul(result, c.f2, n_a + n_b, value=2), c.f3, n_c)
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ class ExponentialRungeKutta(Solver):
         step = self.step or _own_step(problem)
         # Before the march, which may be recomputed in pieces. Intervals of one length differ by rounding.
         lengths = {f"{h:.12g}": h for _, h, count in cuts(problem, step) if count}
-        known = {key: coefficients(system.symbol, h) for key, h in lengths.items()}
+        known = {key: prepared(system, h, state.dtype) for key, h in lengths.items()}
 
         def leap(t: float, h: float, v: Tensor) -> Tensor:
             return advance(system, known[f"{h:.12g}"], t, h, v)
@@ -145,14 +154,15 @@ def _own_step(problem: Evolution) -> float:
 
 def _stepper(problem: Evolution) -> tuple[Callable[[float, float, Tensor], Tensor], Tensor]:
     system = Semidiscrete(problem)
+    state = system.begin
     known: dict[float, _Coefficients] = {}
 
     def leap(t: float, h: float, v: Tensor) -> Tensor:
         if h not in known:
-            known[h] = coefficients(system.symbol, h)
+            known[h] = prepared(system, h, state.dtype)
         return advance(system, known[h], t, h, v)
 
-    return leap, system.begin
+    return leap, state
 
 
 def example() -> tuple[ExponentialRungeKutta, Any]:

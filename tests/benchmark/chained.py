@@ -41,7 +41,16 @@ def measure(n: int, members: int, train: int, epochs: int) -> dict[str, object]:
         sciml.generate("darcy", count=train + 50, out=path, n=n, seed=1, progress=False)
         fitted, test = sciml.split(sciml.open_dataset(path), (train, 50), seed=0)
         begin = time.perf_counter()
-        fit = sciml.fit(FNO(dim=2, modes=10, width=24), fitted, inputs="coefficient", targets="u", epochs=epochs, augment=(Reflection(), Transposition()), seed=0, progress=False)
+        fit = sciml.fit(
+            FNO(dim=2, modes=10, width=24),
+            fitted,
+            inputs="coefficient",
+            targets="u",
+            epochs=epochs,
+            augment=(Reflection(), Transposition()),
+            seed=0,
+            progress=False,
+        )
         seconds = time.perf_counter() - begin
         error = fit.score(test).relative_l2
     network = Trained(fit)
@@ -59,7 +68,11 @@ def measure(n: int, members: int, train: int, epochs: int) -> dict[str, object]:
             for number, problem in enumerate([problems[0], *problems]):
                 # The gate that goes with a relative residual: |r| <= tolerance |b| at the size of the solution.
                 exact = sciml.solve(problem, ConjugateGradient(preconditioner=Multigrid())).value
-                scale = float(problem.operator.size_bound()) * float(torch.linalg.vector_norm(exact)) / float(torch.linalg.vector_norm(problem.rhs))
+                scale = (
+                    float(problem.operator.size_bound())
+                    * float(torch.linalg.vector_norm(exact))
+                    / float(torch.linalg.vector_norm(problem.rhs))
+                )
                 posed = problem.with_target(discrete=2 * tolerance / (scale + 1))
                 begin = time.perf_counter()
                 answer = solver.run(posed, None, sciml.core.Context())
@@ -68,10 +81,28 @@ def measure(n: int, members: int, train: int, epochs: int) -> dict[str, object]:
                     steps.append(answer.steps)
                     residuals.append(relative_residual(problem, answer.value))
             quartiles = statistics.quantiles(times, n=4)
-            rows.append({"tolerance": tolerance, "solver": name, "steps": statistics.median(steps), "seconds": statistics.median(times), "quartiles": [quartiles[0], quartiles[2]], "residual": max(residuals)})
+            rows.append(
+                {
+                    "tolerance": tolerance,
+                    "solver": name,
+                    "steps": statistics.median(steps),
+                    "seconds": statistics.median(times),
+                    "quartiles": [quartiles[0], quartiles[2]],
+                    "residual": max(residuals),
+                }
+            )
     with torch.no_grad():
         start = network.run(problems[0], None, sciml.core.Context()).value
-    return {"n": n, "members": members, "train": train, "epochs": epochs, "training seconds": seconds, "test relative L2": error, "relative residual of the guess": relative_residual(problems[0], start), "rows": rows}
+    return {
+        "n": n,
+        "members": members,
+        "train": train,
+        "epochs": epochs,
+        "training seconds": seconds,
+        "test relative L2": error,
+        "relative residual of the guess": relative_residual(problems[0], start),
+        "rows": rows,
+    }
 
 
 def table(found: dict[str, object]) -> str:
@@ -84,7 +115,9 @@ def table(found: dict[str, object]) -> str:
     ]
     for row in found["rows"]:  # type: ignore[attr-defined]
         low, high = (1e3 * q for q in row["quartiles"])
-        lines.append(f"| {row['tolerance']:.0e} | {row['solver']} | {row['steps']:.0f} | {1e3 * row['seconds']:.1f} ({low:.1f} to {high:.1f}) |")
+        lines.append(
+            f"| {row['tolerance']:.0e} | {row['solver']} | {row['steps']:.0f} | {1e3 * row['seconds']:.1f} ({low:.1f} to {high:.1f}) |"
+        )
     return "\n".join(lines) + "\n"
 
 

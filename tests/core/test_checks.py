@@ -41,7 +41,16 @@ def operators() -> list[LinearOperator]:
     good = example()
     entries = torch.randn(3, 5, 7, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
     a = Matrix(entries)
-    return [good, Sum(good, Scaled(good, 0.3)), Scaled(good, -2.0), Product(good, good), a, Adjoint(a), Product(Adjoint(a), a), Scaled(a, torch.tensor(1 + 2j))]
+    return [
+        good,
+        Sum(good, Scaled(good, 0.3)),
+        Scaled(good, -2.0),
+        Product(good, good),
+        a,
+        Adjoint(a),
+        Product(Adjoint(a), a),
+        Scaled(a, torch.tensor(1 + 2j)),
+    ]
 
 
 @pytest.mark.parametrize("operator", operators(), ids=lambda o: type(o).__name__)
@@ -105,7 +114,11 @@ def test_discrete_and_strong_form_agree_to_second_order() -> None:
     def bump(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return torch.sin(3.14159265358979 * x) * torch.sin(3.14159265358979 * y)
 
-    for problem in (sciml.problem("poisson", n=31), sciml.problem("darcy", n=31, medium="smooth"), sciml.problem("bratu", n=31)):
+    for problem in (
+        sciml.problem("poisson", n=31),
+        sciml.problem("darcy", n=31, medium="smooth"),
+        sciml.problem("bratu", n=31),
+    ):
         result = checks.consistent(problem, bump)
         assert result and 1.75 < result.value < 2.25, str(result)
     assert checks.consistent(sciml.problem("burgers", n=32), lambda x: torch.sin(6.283185307179586 * x))

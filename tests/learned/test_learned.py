@@ -20,16 +20,28 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("darcy")
     sciml.generate("darcy", count=24, out=folder / "darcy.h5", n=15, progress=False)
     data = sciml.open_dataset(folder / "darcy.h5")
-    fit = sciml.fit(FNO(dim=2, modes=4, width=8), data, inputs="coefficient", targets="u", epochs=8, out=folder / "run", progress=False)
+    fit = sciml.fit(
+        FNO(dim=2, modes=4, width=8),
+        data,
+        inputs="coefficient",
+        targets="u",
+        epochs=8,
+        out=folder / "run",
+        progress=False,
+    )
     return Trained(fit)
 
 
 @pytest.fixture(scope="module")
 def step(tmp_path_factory: pytest.TempPathFactory) -> Rollout:
     folder = tmp_path_factory.mktemp("burgers")
-    sciml.generate("burgers", count=4, out=folder / "b.h5", n=32, viscosity=0.05, times=[0.0, 0.1, 0.2, 0.3], progress=False)
+    sciml.generate(
+        "burgers", count=4, out=folder / "b.h5", n=32, viscosity=0.05, times=[0.0, 0.1, 0.2, 0.3], progress=False
+    )
     movies = sciml.open_dataset(folder / "b.h5")
-    fit = sciml.fit(FNO(dim=1, modes=6, width=8), sciml.windows(movies.u, history=1, horizon=1), epochs=3, progress=False)
+    fit = sciml.fit(
+        FNO(dim=1, modes=6, width=8), sciml.windows(movies.u, history=1, horizon=1), epochs=3, progress=False
+    )
     return Rollout(fit)
 
 
@@ -54,7 +66,9 @@ def test_chained_it_converges_and_has_a_gradient(trained: Trained) -> None:
     assert chained.stats["first_evaluations"] == 1
     assert torch.allclose(plain.value, chained.value, rtol=1e-6, atol=1e-12)
     k = darcy.operator.coefficient.clone().requires_grad_()
-    sciml.solve(darcy.replace(coefficient=k), Chained(trained, ConjugateGradient(preconditioner=Multigrid()))).value.sum().backward()
+    sciml.solve(
+        darcy.replace(coefficient=k), Chained(trained, ConjugateGradient(preconditioner=Multigrid()))
+    ).value.sum().backward()
     assert torch.isfinite(k.grad).all() and float(k.grad.abs().max()) > 0
 
 
@@ -66,7 +80,9 @@ def test_chained_it_converges_and_has_a_gradient(trained: Trained) -> None:
         ({"dim": 3, "n": 7}, "2 axes of space and is given 3"),
     ],
 )
-def test_another_kind_of_problem_is_refused_in_one_sentence(trained: Trained, settings: dict[str, object], reason: str) -> None:
+def test_another_kind_of_problem_is_refused_in_one_sentence(
+    trained: Trained, settings: dict[str, object], reason: str
+) -> None:
     with pytest.raises(InputError, match=reason):
         sciml.solve(sciml.problem("darcy", **{"n": 15, **settings}), trained)
 
