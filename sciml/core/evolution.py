@@ -53,9 +53,11 @@ class Evolution(Problem):
     """``du/dt = stiff(u) + rest(t, u)``, ``u(begin) = start``, wanted at ``times`` (increasing, ``>= begin``).
 
     Answers have shape ``(batch, time, channel, *space)``. Gate: ``steps``. The solver's time steps make up at most 128
-    stretches; up to 8 of them, chosen at random, are done again by the problem's ``referee``. The root mean square of their
-    relative defects times the number of stretches estimates the accumulated time-integration error relative to the
-    solution. An answer without kept stretches is judged on the intervals between its times. ``invariants`` map a name to a function of a state whose drift is told, not judged.
+    stretches; the first, the last and up to 6 others, chosen at random, are done again by the problem's ``referee``. The
+    defects of the first and last plus the root mean square of the others times their number estimate the accumulated
+    time-integration error relative to the solution. Kept stretches must meet the start and the answer where they share a
+    time. An answer without kept stretches is judged on the intervals between its times. ``invariants`` map a name to a
+    function of a state whose drift is told, not judged.
 
     ``rest_modes`` may state the rest once more, on the coefficients of the stiff part (``function(t, v, *, ...)``), where
     that saves transforms; the referee goes by ``rest``. ``exact`` ``(batch, time, channel, *space)`` is a known solution, for
@@ -116,15 +118,43 @@ class Evolution(Problem):
         with torch.no_grad():
             if self.referee is not None:
                 segments, count = (answer.segments, answer.step_count) if isinstance(answer, Answer) else ((), 0)
-                if not segments:
+                if not any(high._same_time(one.end, self.times[-1]) for one in segments):
+                    # Nothing ties kept steps to the answer, or none were kept: its own intervals are judged.
                     segments = high._intervals(value)
                     count = len(segments)
-                checks.append(Check("steps", high._defect(segments, count, value), self.targets["steps"]))
+                defect = high._defect(segments, count, value) + high._untied(segments, value)
+                checks.append(Check("steps", defect, self.targets["steps"]))
             begin = high.start.expand(value.shape[0], *self.space.shape)
             for name, invariant in self.invariants.items():
                 first, last = invariant(begin), invariant(value[:, -1])
                 checks.append(Check(f"{name} drift", (last - first).abs() / first.abs().clamp_min(1e-300)))
         return tuple(checks)
+
+    def _same_time(self, a: float, b: float) -> bool:
+        return abs(a - b) <= 1e-9 * max(1.0, self.times[-1] - self.begin)
+
+    def _untied(self, segments: tuple[Segment, ...], value: Tensor) -> Tensor:
+        """How far kept steps are from the answer at the times they share, and both from the start, relative to the answer.
+
+        Without it a solver could keep good steps and hand over another answer.
+        """
+        size = self.space.norm(value).amax(1).clamp_min(1e-300)
+        worst = torch.zeros_like(size)
+        known = [(self.begin, self.start.expand_as(value[:, 0]))]
+        known += [(t, value[:, i]) for i, t in enumerate(self.times)]
+        for time, state in known:
+            pairs = [one.before for one in segments if self._same_time(one.begin, time)]
+            pairs += [one.after for one in segments if self._same_time(one.end, time)]
+            if self._same_time(time, self.begin):
+                pairs.append(known[0][1])
+            for other in pairs:
+                worst = torch.maximum(worst, self.space.norm(other.detach().to(torch.float64) - state) / size)
+        # States are stored in the working precision; what rounding to it explains is no gap.
+        return torch.where(worst <= 64 * self._rounding, torch.zeros_like(worst), worst)
+
+    @property
+    def _rounding(self) -> float:
+        return float(torch.finfo(torch.float32).eps if self.targets["steps"] > 1e-5 else torch.finfo(torch.float64).eps)
 
     def _intervals(self, value: Tensor) -> tuple[Segment, ...]:
         nodes = list(self.times)
@@ -145,7 +175,7 @@ class Evolution(Problem):
             return drift / self.space.norm(self.start).clamp_min(1e-300)
         size = self.space.norm(value).amax(1).clamp_min(1e-300)
         tolerance = 0.1 * self.targets["steps"] / max(count, 1)
-        square = torch.zeros_like(size)
+        square, ends, drawn = torch.zeros_like(size), torch.zeros_like(size), 0
         for one in segments:
             before, after = one.before.detach().to(torch.float64), one.after.detach().to(torch.float64)
             if not (torch.isfinite(before).all() and torch.isfinite(after).all()):
@@ -153,7 +183,12 @@ class Evolution(Problem):
                 square = torch.where(bad, torch.full_like(square, float("inf")), square)
                 before, after = torch.nan_to_num(before, 0.0, 0.0, 0.0), torch.nan_to_num(after, 0.0, 0.0, 0.0)
             again = self.referee.advance(self, one.begin, before, one.end, tolerance)
-            square = square + (self.space.norm(after - again) / size).square()
-        total = count * (square / len(segments)).sqrt()
+            gap = self.space.norm(after - again) / size
+            if self._same_time(one.begin, self.begin) or self._same_time(one.end, self.times[-1]):
+                ends = ends + gap  # always looked at, so it stands for itself
+            else:
+                square, drawn = square + gap.square(), drawn + 1
+        rest = count - (len(segments) - drawn)
+        total = ends + (rest * (square / drawn).sqrt() if drawn else torch.sqrt(square))
         finite = torch.isfinite(value).flatten(1).all(1)
         return torch.where(finite, total, torch.full_like(total, float("inf")))

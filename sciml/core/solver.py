@@ -35,9 +35,10 @@ class Context:
     notes: dict[str, Any] = field(default_factory=dict)
 
     def kept(self, count: int) -> frozenset[int]:
-        """Which of ``count`` time steps the referee wants to see: drawn from the seed, not by the solver."""
+        """Which of ``count`` time steps the referee wants to see: the first, the last, others drawn from the seed."""
         generator = torch.Generator().manual_seed(self.seed + 7919)
-        return frozenset(torch.randperm(count, generator=generator)[: self.kept_steps].tolist())
+        drawn = torch.randperm(count, generator=generator)[: max(self.kept_steps - 2, 0)].tolist()
+        return frozenset({0, count - 1, *drawn}) if count else frozenset()
 
 
 class Solver(ABC):

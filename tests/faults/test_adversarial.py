@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -12,7 +13,7 @@ import sciml
 from sciml import Code, Dirichlet, Grid, InputError, Linear, Neumann, Periodic, SolveError
 from sciml.core import Matrix
 from sciml.discretise import Diffusion
-from sciml.solvers import ConjugateGradient, Direct, Multigrid, Newton
+from sciml.solvers import ConjugateGradient, Direct, ExponentialRungeKutta, Multigrid, Newton
 
 
 def dense_backward_error(problem: Linear, value: torch.Tensor, member: int) -> float:
@@ -139,3 +140,29 @@ def test_all_members_broken_raise_with_the_list_of_solvers() -> None:
         sciml.solve(problem, ConjugateGradient())
     assert caught.value.solution.code is Code.BREAKDOWN
     assert "ConjugateGradient," not in str(caught.value).split("accept it")[1]
+
+
+def test_good_steps_do_not_certify_another_answer() -> None:
+    """An integrator that keeps honest steps but hands over a changed state, or begins elsewhere, is not believed."""
+    burgers = sciml.problem("burgers", n=32, viscosity=0.05, times=[0.0, 0.1, 0.2])
+    assert sciml.solve(burgers).ok
+
+    class Changed(ExponentialRungeKutta):
+        def run(self, problem, start, context):  # type: ignore[no-untyped-def]
+            answer = super().run(problem, start, context)
+            value = answer.value.clone()
+            value[:, -1] *= 1.01
+            return dataclasses.replace(answer, value=value)
+
+    class Elsewhere(ExponentialRungeKutta):
+        def run(self, problem, start, context):  # type: ignore[no-untyped-def]
+            return super().run(problem.replace(start=problem.start * 1.01), start, context)
+
+    class Unkept(Changed):
+        def run(self, problem, start, context):  # type: ignore[no-untyped-def]
+            return dataclasses.replace(super().run(problem, start, context), segments=(), step_count=0)
+
+    for liar in (Changed(), Elsewhere(), Unkept()):
+        with pytest.warns(UserWarning, match="UNCERTIFIED"):
+            solution = sciml.solve(burgers, liar)
+        assert float(solution.check("steps").value.min()) > 1e-3
