@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciml.core import Continuous, Equation, Law
+from sciml.core import Continuous, Equation, Law, Linear
 from sciml.core.continuous import At
-from sciml.discretise import SideLaw, laplacian
+from sciml.discretise import Diffusion, SideLaw, laplacian
 from sciml.domains import Grid, InputError, Space
-from sciml.solvers import Newton
+from sciml.solvers import Multigrid, Nearby, Newton
 from sciml.training import Reflection, Transposition
 
 FOLD = {1: 3.513830719, 2: 6.808}
@@ -95,8 +95,12 @@ def draw(
 
 
 def solver(problem: Any) -> Newton:
-    """Newton's method from zero."""
-    return Newton()
+    """Newton's method from zero; multigrid for the Laplacian in the law preconditions the inner solves."""
+    grid, kind, device = problem.space.domain, problem.space.dtype, problem.space.device
+    zero = torch.zeros((1, *problem.space.shape), dtype=kind, device=device)
+    return Newton(
+        preconditioner=Nearby(Multigrid(), Linear("conduction", Diffusion(grid, 1.0, dtype=kind, device=device), zero))
+    )
 
 
 def _closed_form(grid: Grid, lam: Tensor) -> Tensor:

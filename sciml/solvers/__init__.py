@@ -7,5 +7,6 @@ from sciml.solvers.direct import Direct as Direct
 from sciml.solvers.exponential import ExponentialRungeKutta as ExponentialRungeKutta
 from sciml.solvers.gmres import GMRES as GMRES
 from sciml.solvers.multigrid import Multigrid as Multigrid
+from sciml.solvers.newton import Nearby as Nearby
 from sciml.solvers.newton import Newton as Newton
 from sciml.solvers.transform import DirectTransform as DirectTransform

@@ -82,7 +82,7 @@ class GMRES(Iterative):
     def step(self, problem: Problem, setup: Setup, state: State) -> State:
         """One cycle, then the true residual."""
         operator = cast(Linear, problem).operator
-        change, _ = cycle(operator, state.r, min(self.restart, problem.space.size), setup.apply)
+        change, _, _ = cycle(operator, state.r, min(self.restart, problem.space.size), setup.apply)
         u = project_out(state.u + change, setup.null)
         return State(u, state.rhs - operator(u), state.rhs)
 
@@ -108,8 +108,8 @@ def settled(flags: Tensor) -> bool:
 
 def cycle(
     operator: LinearOperator | Map, r: Tensor, length: int, apply: Map | None = None, goal: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The correction that minimises ``|r - A d|`` over a Krylov space, and the norm that is left, per member.
+) -> tuple[Tensor, Tensor, int]:
+    """The correction that minimises ``|r - A d|`` over a Krylov space, the norm that is left, and the steps taken.
 
     Stops early once the residual of every member is at most ``goal`` (norms, ``(batch,)``).
     """
@@ -144,7 +144,7 @@ def cycle(
             if goal is not None and settled(left <= goal):
                 break
     change = torch.einsum("bk,bkn->bn", weights, torch.stack(basis[: weights.shape[1]], 1)).reshape(r.shape)
-    return (change if apply is None else apply(change)), left
+    return (change if apply is None else apply(change)), left, weights.shape[1]
 
 
 def _divided(vector: Tensor, norm: Tensor) -> Tensor:
