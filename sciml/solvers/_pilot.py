@@ -33,10 +33,11 @@ def chosen_step(problem: Evolution, stepper: Stepper, order: int) -> float:
     four members that are worst in the first run that stays finite take part in later ones. The result is rounded down to a
     number such as 1.25e-3, ten to a decade, so that it seldom changes from one batch to the next.
     """
-    begin, span, target = problem.begin, problem.times[-1] - problem.begin, problem.targets["steps"]
+    begin, span = problem.begin, problem.times[-1] - problem.begin
+    target = max(problem.targets["steps"], 1e-12)  # below, rounding decides
     if span <= 0:
         return 1.0
-    many = 32
+    many, before = 32, math.inf
     with torch.no_grad():
         advance, state = stepper(problem)
         while True:
@@ -49,6 +50,12 @@ def chosen_step(problem: Evolution, stepper: Stepper, order: int) -> float:
                     rows = estimate.topk(MEMBERS).indices
                     advance, state = stepper(_rows(problem, rows))
                     problem = _rows(problem, rows)
+            worst = float(estimate.max())
+            # Shorter steps that gain nothing are at rounding level: the target is out of reach, and the certificate says so.
+            stuck = math.isfinite(worst) and worst > 0.5 * before
+            before = worst
+            if stuck:
+                return round_down(span / many)
             if factor >= 1 / REACH or many > MOST:
                 return round_down(min(span / many * factor, span / 16))
             many = math.ceil(many * min(2 / (REACH * factor), 2 * REACH))
