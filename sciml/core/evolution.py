@@ -122,7 +122,7 @@ class Evolution(Problem):
                     # Nothing ties kept steps to the answer, or none were kept: its own intervals are judged.
                     segments = high._intervals(value)
                     count = len(segments)
-                defect = high._defect(segments, count, value) + high._untied(segments, value)
+                defect = high._defect(segments, count, value, self.targets["steps"]) + high._untied(segments, value)
                 checks.append(Check("steps", defect, self.targets["steps"]))
             begin = high.start.expand(value.shape[0], *self.space.shape)
             for name, invariant in self.invariants.items():
@@ -169,12 +169,12 @@ class Evolution(Problem):
                 states[0] = first
         return tuple(Segment(a, b, u, v) for a, b, u, v in zip(nodes, nodes[1:], states, states[1:], strict=False))
 
-    def _defect(self, segments: tuple[Segment, ...], count: int, value: Tensor) -> Tensor:
+    def _defect(self, segments: tuple[Segment, ...], count: int, value: Tensor, target: float) -> Tensor:
         if not segments or self.referee is None:
             drift = self.space.norm(value[:, 0] - self.start)
             return drift / self.space.norm(self.start).clamp_min(1e-300)
         size = self.space.norm(value).amax(1).clamp_min(1e-300)
-        tolerance = 0.1 * self.targets["steps"] / max(count, 1)
+        tolerance = 0.1 * target / max(count, 1)
         square, ends, drawn = torch.zeros_like(size), torch.zeros_like(size), 0
         for one in segments:
             before, after = one.before.detach().to(torch.float64), one.after.detach().to(torch.float64)
