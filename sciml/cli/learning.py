@@ -79,7 +79,8 @@ def train(
     loss
         `relative-l2` or `h1`.
     augment
-        Symmetries of the data: `reflection`, `node-reflection`, `transposition`, `translation`.
+        Symmetries of the data: `declared` (those of the problem that the data were made from, checked first), or by name:
+        `reflection`, `node-reflection`, `transposition`, `translation`.
     seed
         Of the split, the weights and the order of members.
     device

@@ -81,6 +81,32 @@ def _share(name: str, text: str) -> float | None:
     return share
 
 
+def declared(recipe: Any) -> tuple[Any, ...]:
+    """The symmetries that the problem behind a data set declares, each checked by residual invariance.
+
+    Raises:
+        InputError: the data do not say how they were made, nothing is declared, or a declared symmetry does not hold.
+    """
+    from sciml import catalogue, checks
+    from sciml.core import Recipe
+
+    if not isinstance(recipe, dict) or "source" not in recipe:
+        raise InputError(
+            "--augment declared needs data made by `sciml generate`; name the symmetries, as in --augment reflection."
+        )
+    plain = Recipe(recipe["source"], "", recipe.get("settings", {}))
+    problem = catalogue.problem(recipe["source"], **plain.argument(plain.settings))
+    if not problem.symmetries:
+        raise InputError(f"{problem.name!r} declares no symmetry with these settings; leave --augment declared out.")
+    for one in problem.symmetries:
+        found = checks.symmetry(problem, one)
+        if not found:
+            raise InputError(
+                f"{problem.name!r} declares a symmetry that does not hold: {found.sentence}; leave it out."
+            )
+    return tuple(problem.symmetries)
+
+
 def train(
     task: Task, network: str, settings: dict[str, Any], out: Path, *, epochs: int, batch_size: int, learning_rate: float,
     loss: str, augment: Sequence[str], device: str | None, resume: bool,
@@ -100,8 +126,9 @@ def train(
     losses = {"RelativeL2": training.RelativeL2, "H1": training.H1}
     error = build("loss", pick("loss", loss, losses), {})
     moves = {name: getattr(symmetries, name) for name in symmetries.__all__}
-    moved = tuple(build("symmetry", pick("symmetry", name, moves), {}) for name in augment)
+    named = tuple(build("symmetry", pick("symmetry", name, moves), {}) for name in augment if name != "declared")
     members, chooser, held = task.parts()
+    moved = (*(declared(members.recipe) if "declared" in augment else ()), *named)
     known = {
         name: thing
         for name, thing in vars(sciml.networks).items()
