@@ -17,9 +17,10 @@ __all__ = ["chosen_step", "round_down"]
 Advance = Callable[[float, float, Tensor], Tensor]
 Stepper = Callable[[Evolution], tuple[Advance, Tensor]]
 PROBES = 48
-SHARE = 0.25  # of the target: the certificate looks at other stretches than the probes
+SHARE = 0.15  # of the target: the certificate draws six stretches, and may draw the six worst
 REACH = 4.0  # the order is trusted over this factor in the step, not further
 MEMBERS = 4  # that decide
+START_ORDER = 2  # at least, where a start of all wave lengths meets a stiff part
 MOST = 500_000  # steps of a pilot run
 SERIES = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.3, 8.0)
 
@@ -28,10 +29,10 @@ def chosen_step(problem: Evolution, stepper: Stepper, order: int) -> float:
     """The step with which a method meets the problem's target as the certificate counts it.
 
     ``stepper(problem)`` gives ``advance(t, h, state)`` and the first state. A coarse run is judged as the certificate does it,
-    with steps of half the length as the referee, on 48 stretches evenly spread. As errors go as ``h^order``, this says how
-    long the steps may be; the run is done again with shorter ones until that is at most a factor of four away. Only the
-    four members that are worst in the first run that stays finite take part in later ones. The result is rounded down to a
-    number such as 1.25e-3, ten to a decade, so that it seldom changes from one batch to the next.
+    with steps of half the length as the referee, on 48 stretches evenly spread. As errors go as ``h^order`` (``h^2`` in the
+    first stretch), this says how long the steps may be; the run is done again with shorter ones until that is at most a
+    factor of four away. Only the four members that are worst in the first run that stays finite take part in later ones.
+    The result is rounded down to a number such as 1.25e-3, ten to a decade, so that it seldom changes between batches.
     """
     begin, span = problem.begin, problem.times[-1] - problem.begin
     target = max(problem.targets["steps"], 1e-12)  # below, rounding decides
@@ -41,11 +42,16 @@ def chosen_step(problem: Evolution, stepper: Stepper, order: int) -> float:
     with torch.no_grad():
         advance, state = stepper(problem)
         while True:
-            estimate = _estimate(advance, begin, span, state, many)
+            first, later = _estimate(advance, begin, span, state, many)
+            estimate = first + later
             if not bool(torch.isfinite(estimate).all()):
                 factor = 1 / (2 * REACH)
             else:
-                factor = (SHARE * target / max(float(estimate.max()), 1e-300)) ** (1 / order)
+                allowed = SHARE * target
+                factor = min(
+                    (allowed / max(float(later.max()), 1e-300)) ** (1 / order),
+                    (allowed / max(float(first.max()), 1e-300)) ** (1 / START_ORDER),
+                )
                 if estimate.shape[0] > MEMBERS:
                     rows = estimate.topk(MEMBERS).indices
                     advance, state = stepper(_rows(problem, rows))
@@ -74,12 +80,16 @@ def _rows(problem: Evolution, rows: Tensor) -> Evolution:
     return rebuild(problem, pick)
 
 
-def _estimate(advance: Advance, begin: float, span: float, state: Tensor, many: int) -> Tensor:
-    """What the certificate would say of ``many`` steps, per member; infinite where the run did not stay finite."""
+def _estimate(advance: Advance, begin: float, span: float, state: Tensor, many: int) -> tuple[Tensor, Tensor]:
+    """What the certificate would say of ``many`` steps, per member, of the first stretch and of all later ones.
+
+    Infinite where the run did not stay finite.
+    """
     h, length = span / many, max(1, math.ceil(many / STRETCHES))
     stretches = many / length
-    probes = {int((i + 0.5) * many / PROBES) // length * length for i in range(PROBES)}
+    probes = {0, *(int((i + 0.5) * many / PROBES) // length * length for i in range(PROBES))}
     square = torch.zeros(state.shape[0], dtype=torch.float64, device=state.device)
+    first = square
     v, largest, again = state, _size(state), state
     for i in range(many):
         if i in probes:
@@ -88,11 +98,16 @@ def _estimate(advance: Advance, begin: float, span: float, state: Tensor, many: 
                 again = advance(begin + (i + j / 2) * h, h / 2, again)
         v = advance(begin + i * h, h, v)
         if i + 1 - length in probes:
-            square = square + _size(v - again).square()
-    largest = torch.maximum(largest, _size(v)).clamp_min(1e-300)
-    # Two halves of the order's gain are not told apart here: the difference is the error of the coarser.
-    total = stretches * (square / len(probes)).sqrt() / largest
-    return torch.where(torch.isfinite(_size(v)), total, torch.full_like(total, float("inf"))).nan_to_num(math.inf)
+            # Relative to the largest state so far: a run that will blow up must not hide its errors behind its size.
+            largest = torch.maximum(largest, _size(v))
+            gap = _size(v - again) / largest.clamp_min(1e-300)
+            if i + 1 == length:  # stands for itself: transients of the start are over after it
+                first = gap
+            else:
+                square = square + gap.square()
+    # The difference is the error of the longer steps.
+    later = stretches * (square / (len(probes) - 1)).sqrt()
+    return first, torch.where(torch.isfinite(first + later + _size(v)), later, torch.full_like(later, math.inf))
 
 
 def _size(v: Tensor) -> Tensor:

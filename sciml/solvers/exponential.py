@@ -104,7 +104,7 @@ class ExponentialRungeKutta(Solver):
     """ETDRK4 with steps of at most ``step``, cut to equal steps between wanted times.
 
     ``step`` None takes the longest step with which a pilot run (``chosen_step`` in
-    ``_pilot.py``) stays below a quarter of the target; it is told as ``step`` in the solution's stats.
+    ``_pilot.py``) stays below 0.15 of the target; it is told as ``step`` in the solution's stats.
     *Fails when* ``step`` times the growth rate of ``N`` is large: the state then grows without bound, or the certificate is
     missed.
     """

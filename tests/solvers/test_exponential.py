@@ -328,3 +328,20 @@ def test_without_a_stiff_part_it_says_why() -> None:
     reason = ExponentialRungeKutta().accepts(plain)
     assert reason is not None and "stiff" in reason
     assert quietly(plain, Collocation(step=0.05)).ok
+
+
+# The pilot run
+
+
+def test_the_series_of_steps() -> None:
+    from sciml.solvers._pilot import round_down
+
+    assert [round_down(h) for h in (1e-3, 0.00124, 0.99e-3, 7.9, 3.3e-5)] == [1e-3, 1e-3, 8e-4, 6.3, 3.2e-5]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_default_step_holds_for_rough_and_smooth_members(dtype: str) -> None:
+    for viscosity, seed in ((0.1, 2), (0.03, 4), (0.005, 1)):
+        solution = sciml.solve(sciml.problem("burgers", n=64, viscosity=viscosity, batch=3, seed=seed, dtype=dtype))
+        assert solution.ok, f"{viscosity}: {solution}"
+        assert solution.stats["step"] <= 0.05
