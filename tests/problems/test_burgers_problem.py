@@ -25,6 +25,7 @@ def test_what_defines_it_stands_in_name_and_recipe() -> None:
     problem = sciml.problem("burgers", n=16)
     for word in ("viscosity 0.01", "length 1", "625", "+ 25)^-2"):
         assert word in problem.name
+    assert float(problem.parameters()["viscosity"]) == 0.01  # not rounded to single precision on the way
     settings = problem.recipe.settings
     assert {"viscosity": 0.01, "length": 1.0, "scale": 25.0, "shift": 25.0, "power": 2.0}.items() <= settings.items()
 
