@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import statistics
 import subprocess
@@ -66,7 +67,7 @@ def burgers(work: Path) -> dict[str, Any]:
     network = FNO(dim=1, modes=16, width=64, layers=4, coordinates=False)
     began = time.perf_counter()
     fit = sciml.fit(
-        network, train, inputs="start", targets="u", validate=validate, epochs=60, batch_size=20, learning_rate=1e-3,
+        network, train, inputs="start", targets="u", validate=validate, epochs=60, batch_size=20, learning_rate=3e-3,
         out=work / "burgers",
     )  # fmt: skip
     seconds = time.perf_counter() - began
@@ -83,7 +84,7 @@ def burgers(work: Path) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        f"Threads: {torch.get_num_threads()}.",
+        f"Threads: {torch.get_num_threads()}; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
         "",
         "| task | test error, mean (least - most) | validation | real weights | steps | seconds |",
         "|---|---|---|---|---|---|",
@@ -91,7 +92,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         errors = row["errors"]
         lines.append(
-            f"| {row['task']} | {statistics.mean(errors):.4f} ({min(errors):.4f} - {max(errors):.4f}, {len(errors)} seeds) "
+            f"| {row['task']} | {statistics.mean(errors):.4f} ({min(errors):.4f} - {max(errors):.4f}, seeds: {len(errors)}) "
             f"| {statistics.mean(row['validation']):.4f} | {row['real parameters']:,} | {row['steps']} "
             f"| {statistics.mean(row['seconds']):.0f} |"
         )
