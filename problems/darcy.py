@@ -46,7 +46,7 @@ def smooth(*x: Tensor) -> Tensor:
 
 def problem(
     *,
-    dim: int = 2,
+    dim: int | None = None,
     n: int | Sequence[int] = 127,
     extent: float | Sequence[float] = 1.0,
     medium: str = "two_phase",
@@ -83,7 +83,7 @@ def draw(
     count: int,
     *,
     seed: int = 0,
-    dim: int = 2,
+    dim: int | None = None,
     n: int | Sequence[int] = 127,
     extent: float | Sequence[float] = 1.0,
     medium: str = "two_phase",
@@ -99,7 +99,9 @@ def draw(
     """``count`` random media; member ``i`` depends on ``seed`` and ``i`` alone, and is the same function on every grid."""
     if count < 1:
         raise InputError(f"count is {count}; draw at least one member")
-    shape = (int(n),) * dim if isinstance(n, int) else tuple(int(m) for m in n)
+    shape = (n,) * (dim or 2) if isinstance(n, int) else tuple(n)
+    if not all(isinstance(m, int) for m in shape) or (dim is not None and len(shape) != dim):
+        raise InputError(f"n is {n}; give an integer, or {dim or 'one to three'} of them")
     grid = Grid(shape, extent, sides)  # type: ignore[arg-type]
     field = GaussianField(power=power, shift=shift)
     exact = None

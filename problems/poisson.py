@@ -39,7 +39,7 @@ def interior(at: At) -> Tensor:
 
 def problem(
     *,
-    dim: int = 2,
+    dim: int | None = None,
     n: int | Sequence[int] = 255,
     extent: float | Sequence[float] = 1.0,
     sides: Sides = Dirichlet(0.0),  # noqa: B008  (frozen)
@@ -78,7 +78,7 @@ def draw(
     count: int,
     *,
     seed: int = 0,
-    dim: int = 2,
+    dim: int | None = None,
     n: int | Sequence[int] = 255,
     extent: float | Sequence[float] = 1.0,
     sides: Sides = Dirichlet(0.0),  # noqa: B008  (frozen)
@@ -111,8 +111,10 @@ def solver(problem: Any) -> Multigrid:
     return Multigrid()
 
 
-def _grid(dim: int, n: int | Sequence[int], extent: float | Sequence[float], sides: Sides) -> Grid:
-    shape = (int(n),) * dim if isinstance(n, int) else tuple(int(m) for m in n)
+def _grid(dim: int | None, n: int | Sequence[int], extent: float | Sequence[float], sides: Sides) -> Grid:
+    shape = (n,) * (dim or 2) if isinstance(n, int) else tuple(n)
+    if not all(isinstance(m, int) for m in shape) or (dim is not None and len(shape) != dim):
+        raise InputError(f"n is {n}; give an integer, or {dim or 'one to three'} of them")
     return Grid(shape, extent, sides)  # type: ignore[arg-type]
 
 

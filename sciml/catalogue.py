@@ -66,7 +66,13 @@ def problem(source: str | os.PathLike[str], /, *, batch: int | None = None, **se
         given["count"] = batch
         built_settings["batch"] = batch
     _check_settings(path, function, given, module)
-    built = function(**given)
+    try:
+        built = function(**given)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        values = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        raise InputError(f"{path.stem} cannot be built with {values}: {error}") from error
     if not isinstance(built, Problem):
         raise InputError(
             f"{name}(...) in {path.name} returned {type(built).__name__}; it must return a Linear, Equation or Evolution"
@@ -167,11 +173,16 @@ def dataset(name: str) -> Any:
 
 
 def pretrained(name: str) -> Any:
-    """A fit (network, normalisers, Signature) shipped with the package, by folder name under ``data/pretrained``."""
+    """A fit (network, normalisers, Signature) shipped with the package, by name, or your own by the folder
+    that ``sciml.fit(..., out=folder)`` wrote."""
     from sciml.training.fitted import Fit
 
     home = folder("data") / "pretrained" / name
+    if not home.is_dir() and (pathlib.Path(name) / "checkpoint.safetensors").is_file():
+        return Fit.load(name)
     if not home.is_dir():
         names = sorted(p.name for p in (folder("data") / "pretrained").glob("*") if p.is_dir())
-        raise InputError(f"there are no pretrained weights {name!r}; the package ships {', '.join(names) or 'none'}")
+        raise InputError(
+            f"there are no pretrained weights {name!r} and no folder of a fit there; the package ships {', '.join(names) or 'none'}"
+        )
     return Fit.load(home)

@@ -72,6 +72,8 @@ def adjoint(operator: LinearOperator, *, tolerance: float | None = None, trials:
             right = (u.conj() * back).flatten(1).sum(1)
             size = torch.linalg.vector_norm(image.flatten(1), dim=1) * torch.linalg.vector_norm(v.flatten(1), dim=1)
             error = float(((left - right).abs() / size.clamp_min(1e-300)).max())
+            if not math.isfinite(error):
+                return Result(False, error, "the products are not finite")
             if error >= worst:
                 worst = error
                 i = int((left - right).abs().argmax())
@@ -160,6 +162,8 @@ def order(
 
     build = importlib.import_module("sciml.catalogue").problem
     recipe = problem.recipe
+    if not all(isinstance(n, int) for n in sizes or ()):
+        raise InputError(f"sizes are {sizes}; order takes integers for the setting n")
     if recipe is None or getattr(problem, "exact", None) is None:
         raise InputError(
             f"{problem.name!r} has no exact solution, or was built by hand; order needs a problem file that keeps one (exact=)"
@@ -208,7 +212,7 @@ def consistent(problem: Problem, u: Callable[..., Tensor], *, expected: float = 
         steps.append(_spacing(one))
         defects.append(_defect(one, u))
     found = math.log(defects[0] / defects[1]) / math.log(steps[0] / steps[1]) if min(defects) > 0 else math.inf
-    good = found >= expected - margin or defects[0] < 1e-10
+    good = all(map(math.isfinite, defects)) and (found >= expected - margin or defects[0] < 1e-10)
     return Result(
         good,
         found,
@@ -220,7 +224,7 @@ def _defect(problem: Any, u: Callable[..., Tensor]) -> float:
     """Largest difference of the discrete law from the strong form, relative to the law, away from the sides."""
     domain: Grid = problem.space.domain
     continuous: Continuous = problem.continuous
-    points = domain.points(problem.space.dtype)
+    points = domain.points(problem.space.dtype, problem.space.device)
     inner = tuple(slice(None) if axis.periodic else slice(2, -2) for axis in domain.axes())
     parameters: dict[str, Any] = {}
     for name, value in problem.parameters().items():
@@ -270,7 +274,7 @@ def symmetry(problem: Problem, one: Any, *, seed: int = 0, tolerance: float | No
     """
     generator = torch.Generator().manual_seed(seed)
     space = problem.space
-    u = torch.randn((problem.batch, *space.shape), generator=generator, dtype=space.dtype)
+    u = torch.randn((problem.batch, *space.shape), generator=generator, dtype=space.dtype).to(space.device)
     fields = {name: value.expand(problem.batch, *value.shape[1:]) for name, value in problem.fields.items()}
 
     def law(of: Any, state: Tensor) -> Tensor:
@@ -287,6 +291,8 @@ def symmetry(problem: Problem, one: Any, *, seed: int = 0, tolerance: float | No
             gap = torch.linalg.vector_norm(law(there, state) - expected) / torch.linalg.vector_norm(before).clamp_min(
                 1e-300
             )
+            if not math.isfinite(float(gap)):
+                return Result(False, math.nan, "the residual is not finite")
             worst = max(worst, float(gap))
     limit = tolerance if tolerance is not None else 1e4 * torch.finfo(space.dtype).eps
     return Result(

@@ -14,7 +14,7 @@ from torch import Tensor
 from sciml.core.continuous import Continuous
 from sciml.core.law import Law
 from sciml.core.linear import LinearOperator
-from sciml.core.problem import Linear, Problem, backward_error, opaque, unpack
+from sciml.core.problem import Linear, Problem, as_field, backward_error, opaque, unpack
 from sciml.core.recipe import Recipe
 from sciml.core.solution import Answer, Check
 from sciml.domains.errors import InputError
@@ -115,8 +115,8 @@ class Tangent(LinearOperator):
 class Equation(Problem):
     """``law(u) = 0``; ``guess`` is where a solver may start, ``symmetric`` says that the tangent is.
 
-    Gate: ``discrete``, ``|law(u)| / (|J(u)| |u| + |law(0)|)``, the linear backward error with the tangent ``J`` in
-    place of ``A``. Where ``law(0)`` is not finite the term is left out.
+    Gate: ``discrete``, ``|law(u)| / (|J(u)| |u| + |law(u) - J(u) u|)``, the backward error of the linear problem
+    that the law is at ``u``, with the tangent ``J``.
     """
 
     name: str
@@ -133,20 +133,40 @@ class Equation(Problem):
     unknown: str = "u"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.space, Space):
+            raise InputError(f"{self.name!r}: space is {type(self.space).__name__}; pass grid.space()")
         if not isinstance(self.law, Law):
             raise InputError(
                 f"{self.name!r}: law is {type(self.law).__name__}; wrap the function, Law(function, name=tensor, ...)"
             )
-        object.__setattr__(self, "law", self.law.shaped(self.space.dim))
+        object.__setattr__(self, "law", self.law.shaped(self.space))
+        if self.exact is not None:
+            object.__setattr__(self, "exact", as_field("exact", self.exact, self.space))
+
+    def validate(self) -> None:
+        """Tensors, and a law that can be evaluated, keeps the shape of ``u`` and has a derivative."""
+        super().validate()
+        u = self.space.zeros(self.batch).requires_grad_()
+        try:
+            with torch.enable_grad():
+                result = self.residual(u)
+        except (TypeError, IndexError, RuntimeError) as error:
+            raise InputError(
+                f"{self.name!r}: the law cannot be evaluated: {error}; its tensors are {', '.join(self.law.parameters) or 'none'}"
+            ) from error
+        if not result.requires_grad:
+            raise InputError(
+                f"{self.name!r}: the law's result has no derivative with respect to u; do not detach it or leave torch"
+            )
 
     def residual(self, u: Tensor) -> Tensor:
         """``law(u)``."""
         return self.law(u, space=self.space)
 
     def scale(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """``(|J(u)|, law(0))``: what a residual is measured against."""
-        rest = self.residual(torch.zeros_like(u))
-        return self.tangent(u).size_bound(), torch.where(torch.isfinite(rest), rest, torch.zeros_like(rest))
+        """``(|J(u)|, law(u) - J(u) u)``: operator and right-hand side of the linear problem at ``u``."""
+        tangent = self.tangent(u)
+        return tangent.size_bound(), self.residual(u) - tangent(u)
 
     def tangent(self, u: Tensor) -> LinearOperator:
         """The derivative of the law at ``u``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -84,13 +85,15 @@ class Evolution(Problem):
 
     def __post_init__(self) -> None:
         times = tuple(float(t) for t in self.times)
+        if not all(math.isfinite(t) for t in times):
+            raise InputError(f"{self.name!r}: times {times} must be finite")
         if not times or any(b <= a for a, b in zip(times, times[1:], strict=False)) or times[0] < self.begin:
             raise InputError(f"{self.name!r}: times {times} must increase and not precede the start time {self.begin}")
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "start", as_field("start", self.start, self.space))
-        object.__setattr__(self, "rest", self.rest.shaped(self.space.dim))
+        object.__setattr__(self, "rest", self.rest.shaped(self.space))
         if self.rest_modes is not None:
-            object.__setattr__(self, "rest_modes", self.rest_modes.shaped(self.space.dim))
+            object.__setattr__(self, "rest_modes", self.rest_modes.shaped(self.space))
         seen: dict[str, Tensor] = {}
         for part in ("stiff", "rest", "rest_modes"):
             object.__setattr__(self, part, unified(getattr(self, part), seen))
@@ -118,7 +121,9 @@ class Evolution(Problem):
         with torch.no_grad():
             if self.referee is not None:
                 segments, count = (answer.segments, answer.step_count) if isinstance(answer, Answer) else ((), 0)
-                if not any(high._same_time(one.end, self.times[-1]) for one in segments):
+                if not all(
+                    any(high._same_time(one.end, t) for one in segments) for t in self.watched if t > self.begin
+                ):
                     # Nothing ties kept steps to the answer, or none were kept: its own intervals are judged.
                     segments = high._intervals(value)
                     count = len(segments)
@@ -129,6 +134,13 @@ class Evolution(Problem):
                 first, last = invariant(begin), invariant(value[:, -1])
                 checks.append(Check(f"{name} drift", (last - first).abs() / first.abs().clamp_min(1e-300)))
         return tuple(checks)
+
+    @property
+    def watched(self) -> tuple[float, ...]:
+        """Wanted times at which the answer must be the end of a judged step: the last, and up to 6 drawn from the seed."""
+        seed = int(self.recipe.settings.get("seed", 0) or 0) if self.recipe is not None else 0
+        drawn = torch.randperm(len(self.times) - 1, generator=torch.Generator().manual_seed(seed + 104729))[:6].tolist()
+        return tuple(self.times[i] for i in sorted({*drawn, len(self.times) - 1}))
 
     def _same_time(self, a: float, b: float) -> bool:
         return abs(a - b) <= 1e-9 * max(1.0, self.times[-1] - self.begin)
@@ -184,7 +196,7 @@ class Evolution(Problem):
                 before, after = torch.nan_to_num(before, 0.0, 0.0, 0.0), torch.nan_to_num(after, 0.0, 0.0, 0.0)
             again = self.referee.advance(self, one.begin, before, one.end, tolerance)
             gap = self.space.norm(after - again) / size
-            if self._same_time(one.begin, self.begin) or self._same_time(one.end, self.times[-1]):
+            if self._same_time(one.begin, self.begin) or any(self._same_time(one.end, t) for t in self.watched):
                 ends = ends + gap  # always looked at, so it stands for itself
             else:
                 square, drawn = square + gap.square(), drawn + 1

@@ -39,13 +39,12 @@ def run(solver: Iterative, problem: Problem, start: Tensor | None, context: Cont
     state = solver.init(problem, setup, start)
     history = [solver.measure(problem, setup, state).detach()]
     codes = _update(solver.done(problem, setup, state), history)
-    batch = codes.shape[0]
     every = 1 if codes.device.type == "cpu" else 8
     steps, finished = 0, bool((codes != Code.RUNNING).all())
     mixed = not finished and bool((codes != Code.RUNNING).any())
     while steps < solver.max_steps and not finished:
         new = _step(solver, problem, setup, state, context)
-        if batch > 1 and (mixed or every > 1):
+        if mixed or every > 1:
             new = freeze(state, new, codes == Code.RUNNING)
         state = new
         steps += 1
@@ -125,6 +124,12 @@ def march(
     length = max(1, math.ceil(total / STRETCHES))
     stretches = math.ceil(total / length)
     ends = [(i * length, min((i + 1) * length, total)) for i in sorted(context.kept(stretches))]
+    at = 0
+    for (_, _, count), time in zip(intervals, problem.times, strict=True):
+        at += count
+        if at and time in problem.watched:  # kept so that the answer at this time is tied to judged steps
+            ends.append(((at - 1) // length * length, at))
+    ends = sorted(set(ends))
     watched, seen = sorted({i for pair in ends for i in pair}), {}
     every = context.checkpoint if torch.is_grad_enabled() else None
     state, index, outputs = begin, 0, []

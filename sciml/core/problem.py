@@ -6,6 +6,7 @@ and how to judge an answer; solvers know none of that.
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import math
 from abc import ABC, abstractmethod
@@ -22,7 +23,7 @@ from sciml.core.recipe import Recipe
 from sciml.core.solution import Answer, Check, Code
 from sciml.core.tree import Leaf, leaves, rebuild, tensors
 from sciml.domains.errors import InputError
-from sciml.domains.space import Space
+from sciml.domains.space import Space, usable
 
 __all__ = ["Linear", "Problem"]
 
@@ -93,7 +94,7 @@ class Problem(ABC):
             if name not in known:
                 raise InputError(f"{self.name!r} has no tensor {name!r}; it has {', '.join(known) or 'none'}")
             old = known[name]
-            new = value if isinstance(value, Tensor) else torch.tensor(value, dtype=old.dtype, device=old.device)
+            new = value if isinstance(value, Tensor) else torch.full_like(old[:1] if old.ndim else old, value)
             fresh[name] = _fit(self.name, name, new, old)
         copy = rebuild(self, lambda leaf: fresh[leaf.name] if leaf.name in fresh and not leaf.told else leaf.tensor)
         copy = copy._without_truth() if fresh else copy
@@ -126,7 +127,7 @@ class Problem(ABC):
                 dtype = one
             else:
                 device = one
-        place = None if device is None else torch.device(device)
+        place = None if device is None else usable(device)
 
         def move(leaf: Leaf) -> Tensor:
             t, kind = leaf.tensor, dtype
@@ -184,7 +185,9 @@ class Problem(ABC):
                 raise InputError(
                     f"{self.name!r}: {leaf.name} is on {t.device}, the space on {space.device}; move the whole with problem.to({str(space.device)!r})"
                 )
-            if t.is_floating_point() and t.dtype != space.dtype and not leaf.told:
+            if t.is_complex() and not (space.complex or space.dtype.is_complex):
+                raise InputError(f"{self.name!r}: {leaf.name} is complex, the space is real; pass its real part")
+            if t.is_floating_point() and t.dtype != space.dtype and not leaf.told and not space.dtype.is_complex:
                 raise InputError(
                     f"{self.name!r}: {leaf.name} is {t.dtype}, the space is {space.dtype}; bring all to one dtype with .to(...)"
                 )
@@ -212,9 +215,17 @@ class Problem(ABC):
 
     def __reduce__(self) -> Any:
         recipe = self.recipe
-        if recipe is not None and recipe.complete:
-            return recipe.build, ()
-        return super().__reduce__()
+        if recipe is None or not recipe.complete:
+            return copyreg.__newobj__, (type(self),), dict(self.__dict__)  # type: ignore[attr-defined]
+        known, again = self.parameters(), recipe.build()
+        found = again.parameters()
+        if known.keys() == found.keys():
+            # What was changed behind the recipe's back (dataclasses.replace, in place) is put into it.
+            changed = {key: value for key, value in known.items() if not torch.equal(value, found[key])}
+            recipe = recipe.changed("replace", changed) if changed else recipe
+        if dict(again.goals) != dict(self.goals):
+            recipe = recipe.changed("with_target", dict(self.goals))
+        return recipe.build, ()
 
 
 def _fit(problem: str, name: str, new: Tensor, old: Tensor) -> Tensor:
@@ -263,6 +274,8 @@ def unpack(problem: Problem, answer: Answer | Tensor, shape: tuple[int, ...]) ->
         raise InputError(f"{problem.name!r} certifies a tensor or an Answer, not {type(value).__name__}")
     if value.ndim == len(shape):
         value = value.unsqueeze(0)
+    if value.is_complex() and not (problem.space.complex or problem.space.dtype.is_complex):
+        raise InputError(f"{problem.name!r}: the answer is complex, the problem is real; certify its real part")
     if value.shape[1:] != torch.Size(shape) or value.shape[0] not in (1, problem.batch) and problem.batch != 1:
         raise InputError(
             f"{problem.name!r}: the answer has shape {tuple(value.shape)}; expected ({problem.batch}, {', '.join(map(str, shape))})"
@@ -274,7 +287,10 @@ def backward_error(residual: Tensor, size: Tensor, u: Tensor, rest: Tensor) -> T
     """``|residual| / (size |u| + |rest|)`` in plain 2-norms per member; zero over zero is zero."""
 
     def norm(t: Tensor) -> Tensor:
-        size: Tensor = torch.linalg.vector_norm(t.flatten(1), dim=1)
+        flat = t.flatten(1)
+        largest = flat.abs().amax(1, keepdim=True)  # squares of very small or large numbers leave the range
+        scaled = flat / torch.where(largest > 0, largest, torch.ones_like(largest))
+        size: Tensor = torch.linalg.vector_norm(scaled, dim=1) * largest[:, 0]
         return size
 
     top, bottom = norm(residual), size * norm(u) + norm(rest)
@@ -302,6 +318,8 @@ class Linear(Problem):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", as_field("source", self.source, self.operator.codomain))
+        if self.exact is not None:
+            object.__setattr__(self, "exact", as_field("exact", self.exact, self.operator.space))
 
     @property
     def space(self) -> Space:

@@ -119,20 +119,21 @@ class Recipe:
             importlib.import_module("sciml.catalogue")
         problem = _builder[0](self)
         for verb, packed in self.changes:
-            argument = self.argument(packed)
-            if verb == "replace":
-                problem = problem.replace(**argument)
-            elif verb == "member":
-                problem = problem.member(argument)
-            elif verb == "with_target":
-                problem = problem.with_target(**argument)
-            elif verb == "to":
-                problem = (
-                    problem.to(getattr(torch, argument["dtype"]))
-                    if "dtype" in argument
-                    else problem.to(device=argument["device"])
-                )
+            problem = Recipe.change(problem, verb, self.argument(packed))
         return problem
+
+    @staticmethod
+    def change(problem: Any, verb: str, argument: Any) -> Any:
+        """A problem after one recorded change."""
+        if verb == "replace":
+            return problem.replace(**argument)
+        if verb == "member":
+            return problem.member(argument)
+        if verb == "with_target":
+            return problem.with_target(**argument)
+        if "dtype" in argument:
+            return problem.to(getattr(torch, argument["dtype"]))
+        return problem.to(device=argument["device"])
 
 
 def _is_json(value: Any) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from sciml.core.gradients import Gradient, Implicit
 from sciml.core.problem import Linear, Problem
 from sciml.core.solution import Answer, Code
-from sciml.core.tree import tensors
+from sciml.core.tree import described
 from sciml.domains.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Iterative(Solver):
             raise InputError(reason)
         prepared = copy.copy(self)
         with torch.no_grad():
-            object.__setattr__(prepared, "_prepared", (_operator(problem), self.setup(problem)))
+            object.__setattr__(prepared, "_prepared", (_parts(problem), self.setup(problem)))
         return prepared
 
     def setup_for(self, problem: Problem) -> Any:
@@ -110,8 +110,8 @@ class Iterative(Solver):
         kept = getattr(self, "_prepared", None)
         if kept is None:
             return self.setup(problem)
-        operator, setup = kept
-        if not _same(operator, _operator(problem)):
+        parts, setup = kept
+        if not _same(parts, _parts(problem)):
             raise InputError(
                 f"this {type(self).__name__} was prepared for another operator than that of {problem.name!r}; call prepare() again"
             )
@@ -124,21 +124,28 @@ class Iterative(Solver):
         return run(self, problem, start, context)
 
 
-def _operator(problem: Problem) -> Any:
-    return problem.operator if isinstance(problem, Linear) else problem
+def _parts(problem: Problem) -> dict[tuple[str | int, ...], Any]:
+    """What a set-up may depend on: all of the operator but the values on its sides; all of any other problem."""
+    whole = problem.operator.homogeneous() if isinstance(problem, Linear) else problem
+    return {path: (part, part._version) if isinstance(part, Tensor) else part for path, part in described(whole)}
 
 
-def _same(a: Any, b: Any) -> bool:
-    if a is b:
-        return True
-    if type(a) is not type(b) or getattr(a, "space", None) is None or a.space.shape != b.space.shape:
+def _same(one: dict[tuple[str | int, ...], Any], two: dict[tuple[str | int, ...], Any]) -> bool:
+    """The same numbers and functions, and tensors that are the same or equal."""
+    if one.keys() != two.keys():
         return False
-    if a.space.domain is not None and a.space.domain.to_dict() != b.space.domain.to_dict():
-        return False
-    one, two = tensors(a), tensors(b)
-    return one.keys() == two.keys() and all(
-        one[k].shape == two[k].shape and one[k].dtype == two[k].dtype and torch.equal(one[k], two[k]) for k in one
-    )
+    for path, part in one.items():
+        other = two[path]
+        if isinstance(part, tuple) and isinstance(other, tuple) and isinstance(part[0], Tensor):
+            (a, before), (b, now) = part, other
+            if a is b:
+                if before != now:  # changed in place since
+                    return False
+            elif a.shape != b.shape or a.dtype != b.dtype or a.device != b.device or not torch.equal(a, b):
+                return False
+        elif part is not other and part != other:
+            return False
+    return True
 
 
 def running(batch: int, device: torch.device) -> Tensor:

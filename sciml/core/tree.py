@@ -2,7 +2,8 @@
 
 A leaf is a tensor in a dataclass field, a tuple or a mapping. Its name is the name of its field (or its key); values of
 side conditions are named for their side (``x_lower``, ``y_upper_rate``). The same tensor may stand in several places;
-different tensors of one name are refused.
+of two different tensors of one name the later one
+goes by its whole path (``law_parameters_source``).
 
 Field metadata: ``shared`` marks a tensor without batch axis; ``told`` one that the problem does not depend on (an exact
 solution kept for comparison): it is sliced and moved with the rest but is no parameter.
@@ -17,9 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from sciml.domains.errors import InputError
-
-__all__ = ["Leaf", "leaves", "rebuild", "tensors", "unified"]
+__all__ = ["Leaf", "described", "leaves", "rebuild", "tensors", "unified"]
 
 T = TypeVar("T")
 AXES = "xyz"
@@ -72,17 +71,41 @@ def _name(path: tuple[str | int, ...]) -> str:
     return words[-1] if words else "tensor"
 
 
+def described(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Everything a tree consists of: tensors, numbers, functions, with their paths."""
+    if isinstance(node, Tensor):
+        yield path, node
+    elif dataclasses.is_dataclass(node) and not isinstance(node, type):
+        yield path, type(node)
+        for field in dataclasses.fields(node):
+            yield from described(getattr(node, field.name), (*path, field.name))
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from described(value, (*path, key))
+    elif isinstance(node, tuple | list):
+        for index, value in enumerate(node):
+            yield from described(value, (*path, index))
+    else:
+        yield path, node
+
+
 def tensors(tree: Any) -> dict[str, Tensor]:
-    """The parameters of a tree by name; InputError when two different tensors share a name."""
-    found: dict[str, Tensor] = {}
+    """The parameters of a tree by name. Of two different tensors of one name the later one goes by its whole path."""
+    names, found = _resolved(tree), {}
     for leaf in leaves(tree):
-        if leaf.told:
-            continue
-        if found.setdefault(leaf.name, leaf.tensor) is not leaf.tensor:
-            raise InputError(
-                f"two different tensors are called {leaf.name!r}; give the fields of the problem unique names"
-            )
+        if not leaf.told:
+            found[names[leaf.path]] = leaf.tensor
     return found
+
+
+def _resolved(tree: Any) -> dict[tuple[str | int, ...], str]:
+    """The name of the leaf at each path."""
+    names: dict[tuple[str | int, ...], str] = {}
+    first: dict[str, Tensor] = {}
+    for leaf in leaves(tree):
+        mine = leaf.told or first.setdefault(leaf.name, leaf.tensor) is leaf.tensor
+        names[leaf.path] = leaf.name if mine else "_".join(map(str, leaf.path))
+    return names
 
 
 def rebuild(tree: T, change: Callable[[Leaf], Tensor], other: Callable[[str, Any], Any] | None = None) -> T:
@@ -92,8 +115,10 @@ def rebuild(tree: T, change: Callable[[Leaf], Tensor], other: Callable[[str, Any
     not a tensor (a dtype, a device).
     """
     done: dict[tuple[int, str, bool, bool], Tensor] = {}
+    names = _resolved(tree)
 
     def once(leaf: Leaf) -> Tensor:
+        leaf = leaf._replace(name=names[leaf.path])
         key = (id(leaf.tensor), leaf.name, leaf.shared, leaf.told)
         if key not in done:
             done[key] = change(leaf)

@@ -11,14 +11,16 @@ smooth coefficients with every side condition. Reference: Samarskii, The Theory 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from sciml.core.linear import LinearOperator
+from sciml.core.tree import leaves
 from sciml.domains.boundary import Dirichlet, Neumann, Periodic, Robin
 from sciml.domains.errors import InputError
 from sciml.domains.grid import Grid
@@ -70,14 +72,21 @@ class Diffusion(LinearOperator):
         """True without negative reaction (constants may be in the null space), else not known."""
         return True if bool((torch.as_tensor(self.reaction) >= 0).all()) else None
 
+    def _anchored(self) -> bool:
+        """Whether a side fixes the constant: Dirichlet, or Robin with a rate that is not zero everywhere."""
+        sides = [c for pair in self.grid.conditions for c in pair]
+        return any(
+            isinstance(c, Dirichlet) or (isinstance(c, Robin) and bool((torch.as_tensor(c.rate) != 0).any()))
+            for c in sides
+        )
+
     def homogeneous(self) -> LinearOperator:
         """The same operator with all side values zero."""
         return replace(self, grid=self.grid.homogeneous())
 
     def null_space(self) -> tuple[Tensor, ...]:
         """The normalised constant, if nothing fixes it."""
-        fixed = any(isinstance(c, Dirichlet | Robin) for pair in self.grid.conditions for c in pair)
-        if fixed or bool((torch.as_tensor(self.reaction) != 0).any()):
+        if self._anchored() or bool((torch.as_tensor(self.reaction) != 0).any()):
             return ()
         return (torch.full((1, *self.space.shape), self.space.size**-0.5, dtype=self.dtype, device=self.device),)
 
@@ -92,12 +101,20 @@ class Diffusion(LinearOperator):
             isinstance(v, Tensor) and v.requires_grad for v in (self.coefficient, self.reaction)
         ):
             return self._faces()
-        return self._kept_faces
+        kept: tuple[Tensor, ...] = self._kept("faces", self._faces)
+        return kept
 
-    @cached_property
-    def _kept_faces(self) -> tuple[Tensor, ...]:
-        with torch.no_grad():
-            return self._faces()
+    def _kept(self, name: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives without a derivative, computed again when a tensor was changed in place."""
+        stamp = tuple(leaf.tensor._version for leaf in leaves(self) if not leaf.tensor.is_inference())
+        held = self.__dict__.setdefault("_held", {})
+        if name not in held or held[name][0] != stamp:
+            with torch.no_grad():
+                held[name] = (stamp, make())
+        return held[name][1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_held"}
 
     def _faces(self) -> tuple[Tensor, ...]:
         dim, widths = self.grid.dim, self.grid.widths(self.dtype, self.device)
@@ -197,14 +214,10 @@ class Diffusion(LinearOperator):
         assert result is not None
         return result if mass is None else result + mass.unsqueeze(1) * u
 
-    @cached_property
-    def _kept_diagonal(self) -> Tensor:
-        with torch.no_grad():
-            return self.diagonal()
-
     def _in_place(self, u: Tensor) -> Tensor:
         """The same product into one new array: no temporaries, no derivative."""
-        result = self._kept_diagonal * u
+        diagonal: Tensor = self._kept("diagonal", self.diagonal)
+        result = diagonal * u
         for axis, (face, info) in enumerate(zip(self.faces, self.grid.axes(), strict=True)):
             at, n = u.ndim - self.grid.dim + axis, info.n
             face = face.unsqueeze(1)
@@ -276,12 +289,32 @@ class Diffusion(LinearOperator):
     def validate(self, name: str) -> None:
         """The coefficient must be positive, Robin rates not negative."""
         k = self.coefficient
-        bad = torch.as_tensor(k) <= 0
+        for part, value in (("coefficient", k), ("reaction", self.reaction)):
+            if not isinstance(value, Tensor) and not math.isfinite(value):
+                raise InputError(f"{name!r}: {part} is {value}; it must be a finite number")
+        zero = (
+            (torch.as_tensor(self.reaction) == 0).reshape(-1)
+            if not isinstance(self.reaction, Tensor)
+            else (self.reaction == 0).flatten(1).all(1)
+            if self.reaction.ndim
+            else (self.reaction == 0).reshape(1)
+        )
+        if not self._anchored() and bool(zero.any()) and not bool(zero.all()):
+            raise InputError(
+                f"{name!r}: some members have no reaction and no side that fixes the constant, others do; "
+                "solve the singular members apart"
+            )
+        bad = ~(torch.as_tensor(k) > 0)
         if bool(bad.any()):
             where = _locate(k, bad, self.grid) if isinstance(k, Tensor) else f"{k}"
             raise InputError(f"{name!r}: coefficient is {where}; diffusion needs it positive")
         for axis, pair in enumerate(self.grid.conditions):
             for side, condition in enumerate(pair):
+                side_name = f"{'xyz'[axis]}_{('lower', 'upper')[side]}"
+                for part in ("value", "rate"):
+                    number = getattr(condition, part, 0.0)
+                    if not isinstance(number, Tensor) and not math.isfinite(number):
+                        raise InputError(f"{name!r}: the {part} on side {side_name} is {number}; it must be finite")
                 if isinstance(condition, Robin) and bool((torch.as_tensor(condition.rate) < 0).any()):
                     raise InputError(
                         f"{name!r}: the Robin rate on side {'xyz'[axis]}_{('lower', 'upper')[side]} is negative; it must not be"

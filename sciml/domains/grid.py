@@ -12,6 +12,7 @@ Nodes are vertices. Along an axis of length ``L`` with ``n`` unknowns,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -64,8 +65,8 @@ class Grid:
             )
         extent = _numbers("extent", self.extent, dim, 1.0)
         origin = _numbers("origin", self.origin, dim, 0.0)
-        if min(extent) <= 0:
-            raise InputError(f"extent {extent} must be positive along every axis")
+        if not all(math.isfinite(length) and length > 0 for length in extent):
+            raise InputError(f"extent {extent} must be positive and finite along every axis")
         sides = tuple(
             tuple(_canonical(c, shape, axis, side) for side, c in enumerate(pair))
             for axis, pair in enumerate(_pairs(self.sides, dim))

@@ -14,7 +14,7 @@ from sciml.domains.errors import InputError
 if TYPE_CHECKING:
     from sciml.domains.grid import Grid
 
-__all__ = ["Space"]
+__all__ = ["Space", "usable"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,3 +78,14 @@ class Space:
             raise InputError(f"the parts are {names}, not {sorted(parts)}")
         first = parts[names[0]]
         return torch.cat([parts[name] for name in names], first.ndim - len(self.shape))
+
+
+def usable(device: torch.device | str) -> torch.device:
+    """The device, if this machine has it; InputError otherwise."""
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the device {str(device)!r} cannot be used here ({reason}); use 'cpu'") from error
+    return place

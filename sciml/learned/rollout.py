@@ -40,6 +40,13 @@ class Rollout(Solver):
     def _spacing(self) -> float | None:
         return self.time_spacing if self.time_spacing is not None else self.fit.signature.time_spacing
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.fit, Fit):
+            raise InputError(
+                f"Rollout takes a fit, not {type(self.fit).__name__}; train one with sciml.fit(...), or load one with "
+                "sciml.pretrained(name or folder)"
+            )
+
     def accepts(self, problem: Problem) -> str | None:
         """Evolutions on the grid kind and extent of the fit, at times a whole number of its steps apart."""
         signature = self.fit.signature
@@ -87,9 +94,12 @@ class Rollout(Solver):
                 context.progress(len(produced), total, 0.0)
         states = [first, *produced[:total]]
         at, outputs = 0, []
-        for count in counts:
+        ends = set()
+        for count, time in zip(counts, problem.times, strict=True):
             at += count
             outputs.append(states[at])
+            if time in problem.watched:
+                ends.add(at - 1)
         segments = tuple(
             Segment(
                 problem.begin + i * spacing,
@@ -97,8 +107,8 @@ class Rollout(Solver):
                 states[i].detach(),
                 states[i + 1].detach(),
             )
-            for i in sorted(kept)
-            if i < total
+            for i in sorted({*kept, *ends})
+            if 0 <= i < total
         )
         value = torch.stack(outputs, 1)
         finite = torch.isfinite(value.detach()).flatten(1).all(1)

@@ -19,6 +19,7 @@ from sciml.core.gradients import Gradient, Unroll
 from sciml.core.problem import Problem
 from sciml.core.solution import Answer, Code
 from sciml.core.solver import Context, Solver
+from sciml.domains.errors import InputError
 from sciml.training.fitted import Fit
 from sciml.training.samples import Signature
 
@@ -35,6 +36,13 @@ class Trained(Solver):
     fit: Fit
     batch_size: int = 64
     gradient: ClassVar[Gradient] = Unroll()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.fit, Fit):
+            raise InputError(
+                f"Trained takes a fit, not {type(self.fit).__name__}; train one with sciml.fit(...), or load one with "
+                "sciml.pretrained(name or folder)"
+            )
 
     def accepts(self, problem: Problem) -> str | None:
         """Steady problems whose fields, grid kind, extent and channels are those of the fit's Signature."""

@@ -33,9 +33,7 @@ def coordinate_channels(shape: tuple[int, ...], like: Tensor) -> Tensor:
     Point i of n sits at (2 i + 1) / n - 1, the centre of its cell, so that a reflected grid has reflected coordinates
     and a finer grid samples the same functions.
     """
-    lines = [
-        (2 * torch.arange(n, device=like.device, dtype=torch.float64) + 1) / n - 1 for n in shape
-    ]
+    lines = [(2 * torch.arange(n, device=like.device, dtype=torch.float64) + 1) / n - 1 for n in shape]
     return torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1).to(like.dtype).unsqueeze(-2)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from sciml.core.problem import Problem
 from sciml.core.solution import Answer
 from sciml.core.solver import Context, Solver
+from sciml.domains.errors import InputError
 
 __all__ = ["Chained"]
 
@@ -28,6 +29,9 @@ class Chained(Solver):
     second: Solver
 
     def __post_init__(self) -> None:
+        for one in (self.first, self.second):
+            if not isinstance(one, Solver):
+                raise InputError(f"Chained takes two solvers such as ConjugateGradient(), not {one!r}")
         # Instance attributes, so that the class facts are those of the second solver.
         object.__setattr__(self, "gradient", self.second.gradient)
         object.__setattr__(self, "batched", self.first.batched and self.second.batched)

@@ -80,7 +80,11 @@ class ConjugateGradient(Iterative):
             return "the operator is not symmetric"
         if problem.operator.definite is False:
             return "the operator is not positive definite"
-        return None if self.preconditioner is None else self.preconditioner.accepts(problem)
+        if self.preconditioner is None:
+            return None
+        if isinstance(self.preconditioner, type) or not callable(getattr(self.preconditioner, "preconditioner", None)):
+            return f"{self.preconditioner!r} is no preconditioner; pass one such as Multigrid()"
+        return self.preconditioner.accepts(problem)
 
     def setup(self, problem: Problem) -> Setup:
         """The preconditioner's set-up and the size of the operator."""

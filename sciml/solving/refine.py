@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sciml.core.problem import Problem
+from sciml.core.recipe import Recipe
 from sciml.core.solver import Solver
 from sciml.domains.errors import InputError
 from sciml.solving.solve import solve
@@ -84,7 +85,10 @@ def _finer(problem: Problem) -> Any:
     n: Any = sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
     settings = {**{key: recipe.argument(value) for key, value in recipe.settings.items()}, "n": n}
     build = importlib.import_module("sciml.catalogue").problem
-    return build(recipe.source, **settings)
+    finer = build(recipe.source, **settings)
+    for verb, packed in recipe.changes:  # replaced tensors belong to one grid; everything else is done again
+        finer = Recipe.change(finer, verb, recipe.argument(packed))
+    return finer
 
 
 def _restrict(value: Tensor, fine: tuple[Tensor, ...], coarse: tuple[Tensor, ...]) -> Tensor:

@@ -128,6 +128,8 @@ def _checked_start(problem: Problem, start: Tensor) -> Tensor:
         raise InputError(
             f"{problem.name!r}: start has shape {tuple(start.shape)}; the answer has (batch, {', '.join(map(str, shape))})"
         )
+    if start.ndim > len(shape) and start.shape[0] not in (1, problem.batch):
+        raise InputError(f"{problem.name!r}: start has {start.shape[0]} members, the problem {problem.batch}")
     if not torch.isfinite(start).all():
         raise InputError(f"{problem.name!r}: start has values that are not finite")
     return (

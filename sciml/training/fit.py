@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sciml.domains.errors import InputError
+from sciml.domains.space import usable
 from sciml.files import Record
 from sciml.training._estimate import estimate, real_parameters
 from sciml.training._members import Members
@@ -101,7 +102,7 @@ def fit(
         raise InputError(f"fit: the validation members are unlike the training members: {reason}.")
     if isinstance(loss, H1) and loss.spacing is None:
         loss = replace(loss, spacing=train.spacing)
-    place = torch.device(device) if device is not None else next(network.parameters()).device
+    place = usable(device) if device is not None else next(network.parameters()).device
     network.to(place)
     kinds = train.normalisers() if normalise else tuple(Normaliser.identity(len(names)) for names in train.channels)
     fitted = Fit(network, signature, kinds[0], kinds[1], [])

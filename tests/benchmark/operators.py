@@ -42,7 +42,13 @@ def darcy(data: Path, work: Path) -> dict[str, Any]:
     runs = []
     for seed in (0, 1, 2):
         out = work / f"darcy-{seed}"
-        command = ["train", str(data / "darcy_train_16.pt"), *shlex.split(DARCY), "--test", str(data / "darcy_test_16.pt")]
+        command = [
+            "train",
+            str(data / "darcy_train_16.pt"),
+            *shlex.split(DARCY),
+            "--test",
+            str(data / "darcy_test_16.pt"),
+        ]
         subprocess.run(  # noqa: S603
             [sys.executable, "-m", "sciml", *command, "--seed", str(seed), "--out", str(out)], check=True
         )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sciml.cli import main
+from sciml.cli.runs import declared
 from sciml.cli.words import names_of, pick, settings_of, value_of
 from sciml.domains import InputError
 
@@ -98,7 +99,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "unknown problem": (["solve", "poison"], "did you mean 'poisson'"),
     "unknown setting": (["solve", "poisson", "--set", "m=3"], "no setting 'm'"),
     "no value": (["solve", "poisson", "--set", "n"], "name=value"),
-    "value of another kind": (["solve", "poisson", "--set", "n=many"], "cannot be built with n=many"),
+    "value of another kind": (["solve", "poisson", "--set", "n=many"], "n is many; give an integer"),
     "unknown solver": (["solve", "poisson", "--solver", "multgrid"], "did you mean Multigrid"),
     "unknown setting of the solver": (["solve", "poisson", "--solver", "multigrid", "--solver-set", "steps=3"], "no setting 'steps'"),
     "solver of another kind": (["solve", "burgers", "--set", "n=16", "--solver", "multigrid"], "cannot be asked to solve"),
@@ -202,7 +203,7 @@ def test_a_network_answers_and_starts_a_solver(capsys: Any, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     told(capsys, "generate", "darcy", "--count", 20, "--set", "n=9", "--out", "darcy.h5")
     told(capsys, "train", "darcy.h5", "--network", "fno", "--inputs", "coefficient", "--targets", "u", "--out", "run",
-         "--epochs", 1, "--set", "modes=2", "width=4", "layers=1")  # fmt: skip
+         "--epochs", 1, "--augment", "declared", "--set", "modes=2", "width=4", "layers=1")  # fmt: skip
     alone = told(capsys, "solve", "darcy", "--set", "n=9", "--solver", "trained", "--guess", "run", status=3)
     assert alone["code"] == "UNCERTIFIED" and alone["solver"] == "Trained"
     both = told(capsys, "solve", "darcy", "--set", "n=9", "--guess", "run")
@@ -217,6 +218,8 @@ def test_time_steps_are_learned(capsys: Any, tmp_path: Path, monkeypatch: Any) -
     facts = told(capsys, "train", "heat.h5", "--network", "fno", "--targets", "u", "--history", 1, "--out", "run", "--epochs", 1,
                  "--set", "modes=2", "width=4", "layers=1")  # fmt: skip
     assert facts["members"] == "24 to train, 3 to choose, 3 to score"  # three windows of each trajectory
+    with pytest.raises(InputError, match="needs data made by"):
+        declared(None)
 
 
 def test_the_module_runs_quietly(tmp_path: Path, root: Path) -> None:
