@@ -67,6 +67,8 @@ class Law:
 
 def _shaped(name: str, value: Tensor, space: Space) -> Tensor:
     grid = torch.Size(space.shape[1:])
+    if value.ndim == 0 and value.is_floating_point():
+        return value.to(space.dtype)  # a number has no precision of its own
     if value.ndim == 0 or (
         value.ndim == len(grid) + 2 and all(m in (1, n) for m, n in zip(value.shape[2:], grid, strict=True))
     ):

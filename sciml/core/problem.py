@@ -230,6 +230,8 @@ class Problem(ABC):
 
 def _fit(problem: str, name: str, new: Tensor, old: Tensor) -> Tensor:
     """``new`` in the canonical shape of ``old``: missing leading axes added, the batch axis free."""
+    if new.ndim == 0 and new.is_floating_point():
+        new = new.to(old.dtype)  # a number has no precision of its own
     if new.dtype != old.dtype and not new.is_complex():
         raise InputError(
             f"{problem!r}: the new {name} is {new.dtype}, the old one {old.dtype}; cast it with .to({old.dtype})"

@@ -173,7 +173,8 @@ def _part(name: str, field: Any, given: Any) -> Part:
     import numpy as np
 
     values = field.detach().cpu().numpy().astype(float)
-    lines = tuple(np.arange(n) * h for n, h in zip(values.shape, given.spacing, strict=True))
+    first = [1 if kind == "interior" else 0 for kind in given.signature.grid]  # boundary nodes are no unknowns there
+    lines = tuple((np.arange(n) + i) * h for n, i, h in zip(values.shape, first, given.spacing, strict=True))
     return Part(name, values, lines, tuple(given.signature.dims))
 
 
