@@ -71,6 +71,10 @@ def to_xarray(solution: Solution) -> xarray.Dataset:
 def save(solution: Solution, path: pathlib.Path) -> pathlib.Path:
     """Write through a temporary name, so that the file is whole or not there."""
     path = pathlib.Path(path)
+    if path.suffix not in (".nc", ".h5", ".hdf5"):
+        raise InputError(
+            f"cannot write {path}: the ending is {path.suffix or 'missing'!r}; solutions are netCDF-4 files, .nc"
+        )
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
     dataset = to_xarray(solution)

@@ -333,6 +333,13 @@ def _join(target: Path, parts: Path, paths: list[Path], first: Problem, recipe: 
     attrs["redrawn"] = layout.redrawn
     attrs["unknown"] = first.unknown
     own.write(str(target), variables, coordinates, attrs, blocks(), folder=str(parts))
+    members = recipe["count"]
+    if layout.redrawn > 0.02 * members:
+        warnings.warn(
+            f"{layout.redrawn} members were drawn again because the solver did not certify them, for {members} that it did: "
+            f"the sample in '{target}' leans towards easy members; use a tighter solver",
+            stacklevel=3,
+        )
 
 
 def _wait(ready: Callable[[], bool]) -> None:
