@@ -75,19 +75,7 @@ def problem(
     dtype: torch.dtype = torch.float64,
 ) -> Evolution:
     """One member: the first that ``draw`` gives for this seed, or a ``start`` of shape ``(n,)`` or ``(batch, 1, n)``."""
-    return draw(
-        1,
-        n=n,
-        viscosity=viscosity,
-        length=length,
-        times=times,
-        start=start,
-        scale=scale,
-        shift=shift,
-        power=power,
-        seed=seed,
-        dtype=dtype,
-    )
+    return draw(1, **locals())
 
 
 def draw(

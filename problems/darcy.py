@@ -61,22 +61,7 @@ def problem(
     dtype: torch.dtype = torch.float64,
 ) -> Linear:
     """One member: the first that ``draw`` gives for this seed."""
-    return draw(
-        1,
-        dim=dim,
-        n=n,
-        extent=extent,
-        medium=medium,
-        high=high,
-        low=low,
-        contrast=contrast,
-        power=power,
-        shift=shift,
-        source=source,
-        sides=sides,
-        seed=seed,
-        dtype=dtype,
-    )
+    return draw(1, **locals())
 
 
 def draw(

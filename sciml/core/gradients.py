@@ -39,7 +39,11 @@ class Unroll:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Through every step, recomputing all but every ``every``-th state."""
+    """Through every step, recomputing what is not stored.
+
+    A time integrator stores every ``every``-th state; an iterative solver stores each state and recomputes what happens
+    inside a step, whatever ``every`` is.
+    """
 
     every: int = 1
 

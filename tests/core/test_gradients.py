@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sciml
-from sciml import Detach, Dirichlet, Grid, Implicit, Linear, Neumann, Unroll
+from sciml import Checkpoint, Detach, Dirichlet, Grid, Implicit, Linear, Neumann, Unroll
 from sciml.checks import fitted_slope
 from sciml.discretise import Diffusion
 from sciml.solvers import ConjugateGradient, Direct
@@ -58,14 +58,15 @@ def test_second_derivatives() -> None:
 def test_the_ways_agree_and_the_backward_solves_are_on_record() -> None:
     base = problem(batch=2)
     found = []
-    for way in (Implicit(), Implicit(Direct()), Unroll()):
+    for way in (Implicit(), Implicit(Direct()), Unroll(), Checkpoint(1)):
         k = base.parameters()["coefficient"].clone().requires_grad_()
         solution = sciml.solve(base.replace(coefficient=k), ConjugateGradient(), gradient=way)
         solution.value.square().sum().backward()
         found.append(k.grad)
-        assert (len(solution.backward) == 1 and solution.backward[0].ok) or isinstance(way, Unroll)
+        assert (len(solution.backward) == 1 and solution.backward[0].ok) or isinstance(way, Unroll | Checkpoint)
     assert torch.allclose(found[0], found[1], rtol=1e-9, atol=1e-13)
     assert torch.allclose(found[0], found[2], rtol=1e-7, atol=1e-12)
+    assert torch.equal(found[2], found[3])
     k = base.parameters()["coefficient"].clone().requires_grad_()
     assert not sciml.solve(base.replace(coefficient=k), ConjugateGradient(), gradient=Detach()).value.requires_grad
 
