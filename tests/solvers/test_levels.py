@@ -7,58 +7,12 @@ import math
 
 import pytest
 import torch
+from boxes import diffusion
 from torch import Tensor
 
 from sciml.solvers import _levels
-from sciml.solvers._levels import Axis, Hierarchy, apply, build
-from sciml.solvers._transfer import Transfer, coarser
-
-Sides = tuple[str, ...]  # per axis: p periodic, or two letters, d Dirichlet and n Neumann, lower then upper
-
-
-def diffusion(shape, extent, sides: Sides, coefficient=None, reaction=0.0, robin=0.0):
-    """Axes, faces and mass of -div k grad u + c u, the coefficient given at the nodes (B, *shape)."""
-    axes = []
-    for n, length, side in zip(shape, extent, sides, strict=True):
-        periodic, lower, upper = side == "p", side[0] == "n", side[-1] == "n"
-        spacing = length / (n if periodic else n + 1 - lower - upper)
-        axes.append(Axis(n, spacing, periodic, lower, upper))
-    dim = len(axes)
-
-    def outer(lines):
-        total = torch.ones([1] * (dim + 1), dtype=torch.float64)
-        for k, line in enumerate(lines):
-            total = total * line.reshape([-1 if j == k + 1 else 1 for j in range(dim + 1)])
-        return total
-
-    widths = []
-    for axis in axes:
-        width = torch.full((axis.n,), axis.spacing, dtype=torch.float64)
-        width[0] *= axis.weight(0)
-        width[-1] *= axis.weight(1)
-        widths.append(width)
-    faces = []
-    for k, axis in enumerate(axes):
-        line = torch.full((axis.n + 1,), 1 / axis.spacing, dtype=torch.float64)
-        if not axis.periodic:
-            line[0] *= not axis.lower_node
-            line[-1] *= not axis.upper_node
-        face = outer([line if j == k else width for j, width in enumerate(widths)])
-        if coefficient is not None:
-            first, last = coefficient.narrow(k + 1, 0, 1), coefficient.narrow(k + 1, axis.n - 1, 1)
-            padded = torch.cat([last if axis.periodic else first, coefficient, first if axis.periodic else last], k + 1)
-            low, high = padded.narrow(k + 1, 0, axis.n + 1), padded.narrow(k + 1, 1, axis.n + 1)
-            face = face * (2 * low * high / (low + high))
-        faces.append(face)
-    mass = outer(widths) * reaction if reaction or robin else None
-    if robin and mass is not None:
-        for k, axis in enumerate(axes):
-            surface = outer([torch.ones(1, dtype=torch.float64) if j == k else width for j, width in enumerate(widths)])
-            if axis.lower_node:
-                mass.narrow(k + 1, 0, 1).add_(robin * surface)
-            if axis.upper_node:
-                mass.narrow(k + 1, axis.n - 1, 1).add_(robin * surface)
-    return axes, faces, mass
+from sciml.solvers._levels import Hierarchy, apply, build
+from sciml.solvers._transfer import Transfer
 
 
 def noise(h: Hierarchy, batch=1, seed=0) -> Tensor:
@@ -178,63 +132,6 @@ def test_the_operator_is_the_sum_over_faces(sides):
     assert torch.allclose(apply(axes, faces, mass, u), expected, rtol=1e-13, atol=1e-13)
     shifted = [face.roll(1, k + 1) for k, face in enumerate(faces)]
     assert not torch.allclose(apply(axes, shifted, mass, u), expected, rtol=1e-3)
-
-
-@pytest.mark.parametrize("sides", ["dd", "nn", "dn", "nd", "p"])
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 13, 30, 31])
-def test_passing_between_grids(n, sides):
-    """Restriction is the transpose of interpolation, which is exact for linear functions inside the interval."""
-    if n == 1 and sides == "nn":
-        return  # a single node has no spacing
-    axis = diffusion((n,), (1.0,), (sides,))[0][0]
-    below = coarser(axis)
-    if below is None:
-        assert n == 1
-        return
-    transfer = Transfer(axis, below, -1, torch.device("cpu"), torch.float64)
-    matrices = {}
-    for name in ("restrict", "interpolate", "add", "per_cell"):
-        tall = name in ("interpolate", "add")
-        source = torch.eye(below.n if tall else axis.n, dtype=torch.float64)
-        out = torch.zeros(len(source), axis.n if tall else below.n, dtype=torch.float64)
-        tape: list = []
-        if name == "add":
-            transfer.add(tape, source, out, None)
-        elif tall:
-            out.fill_(7.0)
-            transfer.interpolate(tape, source, out)
-        else:
-            transfer.restrict(tape, source, out, per_cell=name == "per_cell")
-        for step in tape:
-            step()
-        matrices[name] = out
-    torch.testing.assert_close(matrices["interpolate"], matrices["add"], rtol=0, atol=1e-15)
-    torch.testing.assert_close(matrices["restrict"].T, matrices["add"], rtol=0, atol=1e-14)
-    fine = torch.ones(axis.n, dtype=torch.float64)
-    fine[0] *= axis.weight(0)
-    fine[-1] *= axis.weight(1)
-    coarse = torch.ones(below.n, dtype=torch.float64)
-    coarse[0] *= below.weight(0)
-    coarse[-1] *= below.weight(1)
-    torch.testing.assert_close(matrices["per_cell"], fine[:, None] * matrices["restrict"] / coarse, rtol=0, atol=1e-14)
-    if sides in ("nn", "p"):
-        torch.testing.assert_close(matrices["add"].sum(0), torch.ones(axis.n, dtype=torch.float64))
-    if sides == "nn" and below.n > 1:
-        points = [torch.arange(a.n, dtype=torch.float64) * a.spacing for a in (axis, below)]
-        torch.testing.assert_close(points[1] @ matrices["add"], points[0])
-
-
-@pytest.mark.parametrize("sides", ["dd", "nn", "dn", "p"])
-@pytest.mark.parametrize("n", [7, 8, 9, 14, 20])
-def test_coarse_coefficients_of_constants(n, sides):
-    """Resistances and volumes are conserved: constants become the constants of the coarser grid, exactly."""
-    axes, faces, mass = diffusion((n,), (1.0,), (sides,), reaction=2.0)
-    below = coarser(axes[0])
-    assert below is not None
-    transfer = Transfer(axes[0], below, -1, torch.device("cpu"), torch.float64)
-    _, expected, weight = diffusion((below.n,), (1.0,), (sides,), reaction=2.0)
-    torch.testing.assert_close(transfer.series(faces[0]), expected[0])
-    torch.testing.assert_close(transfer.overlap(mass), weight)
 
 
 def lognormal(shape, correlation, contrast, seed=0) -> Tensor:
@@ -374,33 +271,6 @@ def test_it_is_linear_and_leaves_its_input():
     kept = a.clone()
     torch.testing.assert_close(h.cycle(2 * a + b), 2 * h.cycle(a) + h.cycle(b), rtol=1e-12, atol=1e-14)
     assert torch.equal(a, kept)
-
-
-@pytest.mark.parametrize("sides", ["dd", "nn", "dn", "p"])
-@pytest.mark.parametrize("n", [2, 7, 8, 13, 20])
-def test_interpolation_by_constant_flux(n, sides):
-    """Its transpose restricts; the energy of what it interpolates is that of the coarse conductances, exactly."""
-    k = torch.rand((2, n), dtype=torch.float64, generator=torch.Generator().manual_seed(n)) + 0.01
-    axes, faces, _ = diffusion((n,), (1.0,), (sides,), k)
-    below = coarser(axes[0])
-    assert below is not None
-    transfer = Transfer(axes[0], below, -1, torch.device("cpu"), torch.float64)
-    coarse = transfer.series(faces[0])
-    transfer.adapt(faces[0])
-    up, down = torch.zeros(2, below.n, n, dtype=torch.float64), torch.zeros(2, n, below.n, dtype=torch.float64)
-    tape: list = []
-    for b in range(2):
-        one = Transfer(axes[0], below, -1, torch.device("cpu"), torch.float64)
-        one.adapt(faces[0][b : b + 1])
-        one.add(tape, torch.eye(below.n, dtype=torch.float64), up[b], None)
-        one.restrict(tape, torch.eye(n, dtype=torch.float64), down[b], per_cell=False)
-    for step in tape:
-        step()
-    torch.testing.assert_close(up.mT, down, rtol=0, atol=1e-14)
-    if transfer.nested:
-        fine = apply(axes, faces, None, up.transpose(0, 1)).transpose(0, 1)
-        unit = torch.eye(below.n, dtype=torch.float64).unsqueeze(1).expand(-1, 2, -1)
-        torch.testing.assert_close(fine @ up.mT, apply([below], [coarse], None, unit).transpose(0, 1))
 
 
 def test_obstacles_and_cut_off_nodes():
