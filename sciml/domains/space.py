@@ -13,6 +13,7 @@ from sciml.domains.errors import InputError
 
 if TYPE_CHECKING:
     from sciml.domains.grid import Grid
+    from sciml.domains.pixels import Pixels
 
 __all__ = ["Space", "usable"]
 
@@ -26,7 +27,7 @@ class Space:
     ``parts`` names groups of channels, such as (("velocity", 2), ("pressure", 1)).
     """
 
-    domain: Grid | None
+    domain: Grid | Pixels | None
     shape: tuple[int, ...]
     parts: tuple[tuple[str, int], ...] = ()
     complex: bool = False

@@ -1,0 +1,1 @@
+"""What instruments measure: forward models from images and parameters to data."""

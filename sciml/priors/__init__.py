@@ -1,0 +1,1 @@
+"""What is known before measuring: energies, proximal maps and denoisers, classical and learned."""
