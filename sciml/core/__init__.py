@@ -8,10 +8,14 @@ from sciml.core.gradients import Checkpoint as Checkpoint
 from sciml.core.gradients import Detach as Detach
 from sciml.core.gradients import Implicit as Implicit
 from sciml.core.gradients import Unroll as Unroll
+from sciml.core.inverse import Inverse as Inverse
 from sciml.core.law import Law as Law
 from sciml.core.linear import ForwardModel as ForwardModel
 from sciml.core.linear import LinearOperator as LinearOperator
-from sciml.core.linear import Matrix as Matrix
+from sciml.core.matrix import Matrix as Matrix
+from sciml.core.noise import GaussianNoise as GaussianNoise
+from sciml.core.noise import Noise as Noise
+from sciml.core.prior import Prior as Prior
 from sciml.core.problem import Linear as Linear
 from sciml.core.problem import Problem as Problem
 from sciml.core.recipe import Recipe as Recipe

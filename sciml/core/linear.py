@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from sciml.domains.space import Space
 if TYPE_CHECKING:
     import scipy.sparse
 
-__all__ = ["Adjoint", "ForwardModel", "LinearOperator", "Matrix", "Product", "Scaled", "Sum", "dot"]
+__all__ = ["Adjoint", "ForwardModel", "LinearOperator", "Product", "Scaled", "Sum", "dot"]
 
 DENSE_LIMIT = 20_000
 
@@ -35,6 +35,19 @@ def dot(a: Tensor, b: Tensor, ndim: int) -> Tensor:
 class ForwardModel(ABC):
     """A map from unknowns to data; ``linearise(x)`` is its derivative at ``x`` as a LinearOperator."""
 
+    @property
+    @abstractmethod
+    def space(self) -> Space:
+        """Where the unknown lives."""
+
+    @property
+    @abstractmethod
+    def codomain(self) -> Space:
+        """Where the result lives."""
+
+    def validate(self, name: str) -> None:  # noqa: B027 - most maps have nothing to refuse
+        """Raise InputError if the tensors are not what the map needs; ``name`` is the problem's."""
+
     @abstractmethod
     def __call__(self, u: Tensor) -> Tensor:
         """Apply the map."""
@@ -46,11 +59,6 @@ class ForwardModel(ABC):
 
 class LinearOperator(ForwardModel):
     """A linear map between spaces. Facts a solver may rely on: ``symmetric``, ``definite``, ``null_space()``."""
-
-    @property
-    @abstractmethod
-    def space(self) -> Space:
-        """Where the unknown lives."""
 
     @property
     def codomain(self) -> Space:
@@ -96,9 +104,6 @@ class LinearOperator(ForwardModel):
     def source_of(self, rhs: Tensor) -> Tensor:
         """The source whose load is ``rhs`` when the boundary data are zero."""
         return rhs
-
-    def validate(self, name: str) -> None:
-        """Raise InputError if the operator's tensors are not what it needs; ``name`` is the problem's."""
 
     def null_space(self) -> tuple[Tensor, ...]:
         """Orthonormal fields ``(1, *shape)`` that the operator maps to zero; empty when it is not known to be singular."""
@@ -341,60 +346,3 @@ class Scaled(LinearOperator):
     def null_space(self) -> tuple[Tensor, ...]:
         """The inner operator's."""
         return self.inner.null_space()
-
-
-@dataclass(frozen=True, eq=False)
-class Matrix(LinearOperator):
-    """A dense matrix ``(batch, n, n)`` or ``(n, n)`` acting on vectors ``(batch, 1, n)``."""
-
-    entries: Tensor
-    positive: bool | None = None
-
-    def __post_init__(self) -> None:
-        if self.entries.ndim == 2:
-            object.__setattr__(self, "entries", self.entries.unsqueeze(0))
-        if self.entries.ndim != 3:
-            raise InputError(f"a matrix has shape (n, m) or (batch, n, m), not {tuple(self.entries.shape)}")
-
-    @property
-    def space(self) -> Space:
-        """Plain vectors, as many as columns."""
-        e = self.entries
-        return Space(None, (1, e.shape[-1]), complex=e.is_complex(), dtype=e.dtype, device=e.device)
-
-    @property
-    def codomain(self) -> Space:
-        """Plain vectors, as many as rows."""
-        e = self.entries
-        return Space(None, (1, e.shape[-2]), complex=e.is_complex(), dtype=e.dtype, device=e.device)
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether the entries equal their conjugate transpose to the last bit."""
-        return self.entries.shape[-1] == self.entries.shape[-2] and bool((self.entries == self.entries.mH).all())
-
-    @property
-    def definite(self) -> bool | None:
-        """What the caller said in ``positive``."""
-        return self.positive
-
-    def __call__(self, u: Tensor) -> Tensor:
-        return torch.einsum("bij,...bcj->...bci", self.entries, u)
-
-    def adjoint(self, v: Tensor) -> Tensor:
-        """The conjugate transposed matrix applied to ``v``."""
-        return torch.einsum("bij,...bci->...bcj", self.entries.conj(), v)
-
-    def dense(self) -> Tensor:
-        """The entries."""
-        return self.entries
-
-    def diagonal(self) -> Tensor:
-        """The diagonal of the entries."""
-        return self.entries.diagonal(dim1=-2, dim2=-1).unsqueeze(1)
-
-    def matrix(self, member: int = 0) -> Any:
-        """The entries of one member as a scipy CSR array."""
-        import scipy.sparse
-
-        return scipy.sparse.csr_array(self.entries[member].detach().cpu().numpy())

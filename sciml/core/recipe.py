@@ -131,6 +131,10 @@ class Recipe:
             return problem.member(argument)
         if verb == "with_target":
             return problem.with_target(**argument)
+        if verb == "with_prior":
+            return problem.with_prior(**argument)
+        if verb == "with_weight":
+            return problem.with_weight(argument)
         if "dtype" in argument:
             return problem.to(getattr(torch, argument["dtype"]))
         return problem.to(device=argument["device"])

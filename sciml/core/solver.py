@@ -6,10 +6,11 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from sciml.core.gradients import Gradient, Implicit
 from sciml.core.problem import Linear, Problem
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from sciml.core.solution import Solution
 
 __all__ = ["Context", "Iterative", "Solver"]
+
+K = TypeVar("K", contravariant=True, default=Any)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +44,8 @@ class Context:
         return frozenset({0, count - 1, *drawn}) if count else frozenset()
 
 
-class Solver(ABC):
-    """Abstract: ``accepts`` says in one sentence why not (None: yes), ``run`` computes an Answer.
+class Solver(ABC, Generic[K]):
+    """Abstract, and generic in the kind of problem that it solves: ``accepts`` says in one sentence why not (None: yes), ``run`` computes an Answer.
 
     Class facts: ``gradient`` is how derivatives pass through by default; ``batched`` False makes ``solve`` loop over
     members; ``citations`` are BibTeX entries of the method.
@@ -65,7 +68,7 @@ class Solver(ABC):
         return self
 
 
-class Iterative(Solver):
+class Iterative(Solver[K]):
     """A solver with a state that the shared loop (``core/loop.py``) steps, stops, times and freezes per member."""
 
     max_steps: int

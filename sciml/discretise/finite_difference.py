@@ -364,10 +364,9 @@ def laplacian(u: Tensor, space: Space) -> Tensor:
 
 
 def _integrated_laplacian(u: Tensor, space: Space) -> Tensor:
-    if space.domain is None:
-        raise InputError("the Laplacian needs a space on a grid; use grid.space()")
-    operator = Diffusion(space.domain, 1.0, dtype=u.dtype, device=u.device)
-    return operator.load(torch.zeros((1, 1, *space.domain.shape), dtype=u.dtype, device=u.device)) - operator(u)
+    grid = space.grid
+    operator = Diffusion(grid, 1.0, dtype=u.dtype, device=u.device)
+    return operator.load(torch.zeros((1, 1, *grid.shape), dtype=u.dtype, device=u.device)) - operator(u)
 
 
 def example() -> Any:

@@ -329,8 +329,8 @@ def derivative(u: Tensor, axis: int, space: Space, order: int = 1) -> Tensor:
     The unpaired highest mode of an even axis has no odd derivative and is left out. Raises InputError for an axis that
     is not periodic. *Fails when* the field is not smooth: the derivative then oscillates (Gibbs).
     """
-    grid = space.domain
-    if grid is None or not isinstance(grid.conditions[axis][0], Periodic):
+    grid = space.grid
+    if not isinstance(grid.conditions[axis][0], Periodic):
         raise InputError(f"axis {axis} is not a periodic axis of a grid; spectral derivatives need Periodic() there")
     at, n = u.ndim - grid.dim + axis, grid.shape[axis]
     real = u.real.dtype if u.is_complex() else u.dtype

@@ -39,6 +39,17 @@ class Space:
             raise InputError(f"the parts {self.parts} do not add up to the {self.shape[0]} channels of the space")
 
     @property
+    def grid(self) -> Grid:
+        """The grid of nodes that fields of this space live on; InputError where they live on pixels or on nothing."""
+        from sciml.domains.grid import Grid
+
+        if not isinstance(self.domain, Grid):
+            raise InputError(
+                f"this needs fields on the nodes of a Grid, with conditions at its sides, not on {type(self.domain).__name__}"
+            )
+        return self.domain
+
+    @property
     def dim(self) -> int:
         """Number of space axes."""
         return len(self.shape) - 1

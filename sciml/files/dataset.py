@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING
 
 from sciml.domains.errors import InputError
 from sciml.files.axes import Dims
-from sciml.files.formats import hdf5, matlab, own, pdebench, torch_file
+from sciml.files.formats import data_exchange, hdf5, htc2022, matlab, own, pdebench, torch_file
 
 if TYPE_CHECKING:
     import xarray
 
 __all__ = ["open_dataset"]
 
-LAYOUTS = (matlab, own, pdebench, torch_file, hdf5)
+LAYOUTS = (htc2022, matlab, own, pdebench, data_exchange, torch_file, hdf5)
 """In the order in which they are asked; the most particular first."""
 
 
 def open_dataset(
     path: str | os.PathLike[str], *, names: Mapping[str, str] | None = None, dims: Dims = None
 ) -> xarray.Dataset:
-    """Open a data set: sciml's own, PDEBench single-file, MATLAB v5 and v7.3, `.pt`, or any HDF5 file.
+    """Open a data set: sciml's own, PDEBench single-file, measured CT (Data Exchange, Helsinki Tomography Challenge),
+    MATLAB v5 and v7.3, `.pt`, or any HDF5 file.
 
     The layout is recognised by content. HDF5 stays on disk until it is indexed; the result pickles and may be
     used in forked and spawned processes. The axes are named `sample, time, channel, x, y, z`.
@@ -67,5 +68,5 @@ def open_dataset(
             f"'{location}' cannot be decoded ({type(error).__name__}: {text}); copy or generate it again."
         ) from error
     raise InputError(
-        f"'{location}' is in no layout that sciml knows (its own, PDEBench, MATLAB, torch, HDF5); convert it to HDF5."
+        f"'{location}' is in no layout that sciml knows (its own, PDEBench, Data Exchange, MATLAB, torch, HDF5); convert it to HDF5."
     )

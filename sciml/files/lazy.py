@@ -8,7 +8,7 @@ between processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from xarray.core import indexing
 
 from sciml.domains.errors import InputError
 
-__all__ = ["HDF5Array", "open_hdf5"]
+__all__ = ["ComputedArray", "HDF5Array", "open_hdf5"]
 
 
 @contextmanager
@@ -147,3 +147,31 @@ def _contiguous_offset(dataset: Any) -> int | None:
         return None
     offset = dataset.id.get_offset()
     return None if offset is None else int(offset)
+
+
+class ComputedArray(BackendArray):  # type: ignore[misc, unused-ignore]
+    """An array whose slices along the first axis are computed when they are indexed.
+
+    Args:
+        compute: integer positions along the first axis -> values (len(positions), *shape[1:]); a picklable object.
+        shape: of the whole array.
+        dtype: of the values.
+    """
+
+    def __init__(self, compute: Callable[[Any], Any], shape: tuple[int, ...], dtype: str) -> None:
+        self.compute = compute
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+
+    def __getitem__(self, key: Any) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> Any:
+        picks = tuple(key) + (slice(None),) * (len(self.shape) - len(key))
+        single = isinstance(picks[0], (int, np.integer))
+        values = self.compute(np.atleast_1d(np.arange(self.shape[0])[picks[0]]))
+        axis = 1
+        for pick in picks[1:]:  # one axis at a time: outer indexing
+            values = values[(slice(None),) * axis + (pick,)]
+            axis += 0 if isinstance(pick, (int, np.integer)) else 1
+        return np.asarray(values[0] if single else values, dtype=self.dtype)

@@ -125,8 +125,7 @@ class Rollout(Solver):
 
 def _kind(fit: Fit, problem: Evolution) -> str | None:
     """Grid kind and extent, compared through the signature of a problem that offers the state under the trained name."""
-    domain, signature = problem.space.domain, fit.signature
-    assert domain is not None
+    domain, signature = problem.space.grid, fit.signature
     per_frame = dict.fromkeys((*signature.inputs, *signature.targets), problem.space.shape[0])
     theirs = type(signature).of_grid(
         domain,

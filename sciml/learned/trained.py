@@ -20,6 +20,7 @@ from sciml.core.problem import Problem
 from sciml.core.solution import Answer, Code
 from sciml.core.solver import Context, Solver
 from sciml.domains.errors import InputError
+from sciml.domains.grid import Grid
 from sciml.training.fitted import Fit
 from sciml.training.samples import Signature
 
@@ -71,7 +72,7 @@ class Trained(Solver):
 def mismatch(fit: Fit, problem: Problem, inputs: tuple[str, ...]) -> str | None:
     """Why the fit does not suit the problem, in one sentence, or None."""
     domain = problem.space.domain
-    if domain is None:
+    if not isinstance(domain, Grid):
         return "the network works on grids and the problem has none"
     known = problem.parameters()
     missing = [name for name in inputs if name not in known]
@@ -109,7 +110,6 @@ def example() -> tuple[Trained, Any]:
     """An untrained network on a small Darcy problem: an answer with checks, whatever they say."""
     from sciml.core.problem import Linear
     from sciml.discretise import Diffusion
-    from sciml.domains import Grid
     from sciml.networks import FNO
     from sciml.training.samples import Normaliser
 

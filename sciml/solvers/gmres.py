@@ -159,7 +159,7 @@ def _norm(a: Tensor) -> Tensor:
 
 def example() -> tuple[GMRES, Any]:
     """A small system that is not symmetric."""
-    from sciml.core.linear import Matrix
+    from sciml.core.matrix import Matrix
 
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(12, 12, dtype=torch.float64, generator=generator)

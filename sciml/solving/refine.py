@@ -52,10 +52,9 @@ def refine(problem: Problem, solver: Solver | None = None, *, order: float = 2.0
         raise InputError(
             f"{problem.name!r} had tensors replaced, which belong to one grid; refine the original, or pass the change as a setting"
         )
-    domain = problem.space.domain
+    domain = problem.space.grid
     finer = _finer(problem)
-    grid = finer.space.domain
-    assert grid is not None
+    grid = finer.space.grid
     values = []
     for one in (problem, finer):
         goals = {
@@ -76,8 +75,8 @@ def _finer(problem: Problem) -> Any:
     """The same recipe with twice the number of intervals along every axis."""
     import importlib
 
-    recipe, domain = problem.recipe, problem.space.domain
-    assert recipe is not None and domain is not None
+    recipe, domain = problem.recipe, problem.space.grid
+    assert recipe is not None
     sizes = [
         round(length / (axis.spacing / 2)) + (axis.n - round(length / axis.spacing))
         for axis, length in zip(domain.axes(), domain.extent, strict=True)

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from sciml.core.gradients import Checkpoint, Detach, Gradient, Implicit, Unroll, implicit_value
+from sciml.core.inverse import Inverse
 from sciml.core.problem import Problem
 from sciml.core.solution import Answer, Code, Solution, SolveError, decide
 from sciml.core.solver import Context, Solver
@@ -20,12 +22,13 @@ from sciml.solving.advise import who_accepts
 
 __all__ = ["solve"]
 
+K = TypeVar("K", bound=Problem)
 Progress = Callable[[int, int, float], None]
 
 
 def solve(
-    problem: Problem,
-    solver: Solver | None = None,
+    problem: K,
+    solver: Solver[K] | None = None,
     *,
     start: Tensor | None = None,
     gradient: Gradient | None = None,
@@ -44,7 +47,7 @@ def solve(
     """
     if not isinstance(problem, Problem):
         raise InputError(
-            f"solve takes a problem, not {type(problem).__name__}; load one with sciml.problem(...) or build a Linear, Equation or Evolution"
+            f"solve takes a problem, not {type(problem).__name__}; load one with sciml.problem(...) or build a Linear, Equation, Evolution or Inverse"
         )
     solver = _choose(problem, solver)
     problem.validate()
@@ -145,6 +148,8 @@ def _seed(problem: Problem) -> int:
 
 
 def _run(problem: Problem, solver: Solver, start: Tensor | None, context: Context) -> Answer:
+    if isinstance(problem, Inverse):
+        problem = problem.blind()
     if solver.batched or problem.batch == 1:
         return solver.run(problem, start, context)
     answers = [

@@ -84,6 +84,8 @@ def test_derivatives() -> None:
     assert checks.derivative(example(), example().space.zeros() + 1)
 
     class WrongMap(sciml.core.ForwardModel):
+        space = codomain = example().space
+
         def __call__(self, u: torch.Tensor) -> torch.Tensor:
             return u.square()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sciml.core import Equation, Law, Linear, Unroll
-from sciml.core.linear import Matrix
+from sciml.core.matrix import Matrix
 from sciml.discretise import Diffusion
 from sciml.domains import Dirichlet, Grid, Neumann, Periodic, Robin
 from sciml.domains.errors import InputError

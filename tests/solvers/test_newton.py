@@ -12,7 +12,7 @@ from torch import Tensor
 
 import sciml
 from sciml.core import Code, Equation, Law, Linear, SolveError
-from sciml.core.linear import Matrix
+from sciml.core.matrix import Matrix
 from sciml.discretise import Diffusion, laplacian
 from sciml.domains import Dirichlet, Grid, InputError, Neumann, Space
 from sciml.solvers import GMRES, ConjugateGradient, Direct, DirectTransform, Multigrid, Nearby, Newton

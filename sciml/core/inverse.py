@@ -1,0 +1,258 @@
+"""Inverse problems: an unknown image or parameter, data that some instrument made of it, noise, and a prior."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Self
+
+import torch
+from torch import Tensor
+from typing_extensions import TypeVar
+
+from sciml.core.linear import ForwardModel, LinearOperator
+from sciml.core.noise import Noise, across, total
+from sciml.core.prior import Composite, Energy, Prior, Proximable, Smooth
+from sciml.core.problem import Problem, opaque, unpack
+from sciml.core.recipe import Recipe
+from sciml.core.solution import Answer, Check
+from sciml.domains.errors import InputError
+from sciml.domains.space import Space
+
+__all__ = ["Inverse"]
+
+P = TypeVar("P", covariant=True, default=Any)
+
+
+@dataclass(frozen=True, eq=False)
+class Inverse(Problem, Generic[P]):
+    """Find ``x`` from ``data = forward(x) + noise``: the minimiser of ``noise.energy(forward(x), data) + weight prior(x)``.
+
+    ``data`` are ``(batch, *forward.codomain.shape)``; NaN is refused unless ``noise.measured`` excludes it. ``prior`` is any
+    object that keeps the protocols of ``core/prior.py``; None asks only for agreement with the data. ``weight`` is a number
+    or ``(batch,)``; None leaves it to ``Discrepancy``. ``truth`` is kept for comparison and taken away before a solver runs.
+
+    Gates: ``optimality`` when a weight is posed, ``misfit`` when the weight was chosen by rule, or when there is nothing to
+    be optimal for (no prior, or one that only denoises).
+
+    * ``optimality`` bounds, relative to the objective ``P(x)``, how much lower it could be anywhere within ``|x|`` of ``x``:
+      ``(P(x) - g(x) + |grad g(x)| |x|) / P(x)`` with a convex ``g <= P``. For ``R = g(K x)`` and the answer's dual variable
+      ``p`` the minorant is ``F(x) + <p, K x> - (weight g)^*(p)``, so this is a duality gap that charges for
+      infeasibility; for a smooth prior it is ``|grad P| |x| / P``; for a proximal one the subgradient at the point that a
+      proximal step leads to stands for the gradient. A prior that knows its proximal map at one step only (a learned one)
+      has no convex minorant: there it is the relative fixed-point residual ``|x - prox(x - grad F / weight)| / |x|``. For a
+      forward model that is not linear the number measures stationarity, not global optimality.
+    * ``misfit`` is ``|chi^2 / dof - 1|``; the default target is the larger of 0.05 and two standard deviations of it.
+    """
+
+    name: str
+    forward: ForwardModel
+    data: Tensor
+    noise: Noise
+    prior: P = None  # type: ignore[assignment]
+    weight: Tensor | float | None = None
+    truth: Tensor | None = field(default=None, metadata={"told": True})
+    symmetries: tuple[Any, ...] = opaque(())
+    goals: Mapping[str, float] = field(default_factory=dict, metadata={"opaque": True})
+    recipe: Recipe | None = opaque()
+    recommend: Callable[[Any], Any] | None = opaque()
+    unknown: str = "x"
+    continuous: None = opaque()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.forward, ForwardModel):
+            raise InputError(
+                f"{self.name!r}: forward is {type(self.forward).__name__}; give a ForwardModel, such as Radon"
+            )
+        shape = self.forward.codomain.shape
+        data = self.data
+        if data.ndim <= len(shape):
+            data = data.reshape((1,) * (len(shape) + 1 - data.ndim) + data.shape)
+        if data.ndim != len(shape) + 1 or data.shape[1:] != torch.Size(shape):
+            raise InputError(
+                f"{self.name!r}: the data have shape {tuple(self.data.shape)}; this forward model makes (batch, {', '.join(map(str, shape))})"
+            )
+        if isinstance(self.noise, int | float):
+            raise InputError(f"{self.name!r}: noise is {self.noise!r}; write GaussianNoise({self.noise!r})")
+        measured = self.noise.measured
+        if measured is not None and not bool(measured.all()):
+            data = torch.where(measured, data, torch.zeros_like(data))
+        object.__setattr__(self, "data", data)
+        if isinstance(self.prior, Prior):
+            object.__setattr__(self, "prior", self.prior.on(self.forward.space))
+        if self.weight is not None:
+            weight = torch.as_tensor(self.weight, dtype=data.real.dtype, device=data.device)
+            if not bool((weight > 0).all()) or not bool(torch.isfinite(weight).all()):
+                raise InputError(
+                    f"{self.name!r}: the weight of the prior is {float(weight.min()):.3g}; it must be positive"
+                )
+            object.__setattr__(self, "weight", weight)
+
+    @property
+    def space(self) -> Space:
+        """Where the unknown lives."""
+        return self.forward.space
+
+    def with_prior(self, prior: Any, weight: Tensor | float | None = None) -> Inverse[Any]:
+        """The same data under another prior (and weight; None leaves the choice to ``Discrepancy``)."""
+        copy = dataclasses.replace(self, prior=prior, weight=weight)
+        return copy._with_recipe("with_prior", {"prior": prior, "weight": weight})
+
+    def with_weight(self, weight: Tensor | float) -> Self:
+        """The same problem with another weight of the prior."""
+        return dataclasses.replace(self, weight=weight)._with_recipe("with_weight", weight)
+
+    def blind(self) -> Self:
+        """The problem without its truth: what solvers are given."""
+        return self if self.truth is None else dataclasses.replace(self, truth=None)
+
+    def _without_truth(self) -> Self:
+        return self.blind()
+
+    def weights(self, answer: Answer | None = None) -> Tensor | None:
+        """The posed weight per member, ``(batch,)``: the answer's, where a wrapper chose it, else the problem's."""
+        weight = answer.posed if answer is not None and answer.posed is not None else self.weight
+        if weight is None:
+            return None
+        one = torch.as_tensor(weight, dtype=self.data.real.dtype, device=self.data.device)
+        return one.reshape(-1).expand(self.batch)
+
+    @property
+    def energetic(self) -> bool:
+        """Whether the prior states something to be optimal for."""
+        return isinstance(self.prior, Smooth | Composite | Proximable)
+
+    def fidelity(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``F(x) = noise.energy(forward(x), data)`` per member, and its plain gradient."""
+        z = self.forward(x)
+        slope = self.noise.slope(z, self.data)
+        return self.noise.energy(z, self.data), self.forward.linearise(x).adjoint(slope)
+
+    def objective(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """``F(x) + weight R(x)`` per member; without a prior, ``F(x)``."""
+        value = self.noise.energy(self.forward(x), self.data)
+        weight = self.weights() if weight is None else weight
+        if self.prior is None or weight is None:
+            return value
+        if isinstance(self.prior, Energy):
+            return value + weight.to(value.dtype) * self.prior.energy(x)
+        raise InputError(f"{type(self.prior).__name__} has no energy; the objective of {self.name!r} is not defined")
+
+    def misfit(self, x: Tensor) -> Tensor:
+        """``chi^2 / dof`` per member: 1 for the truth, on average."""
+        return self.noise.chi_square(self.forward(x), self.data) / self.noise.dof(self.data)
+
+    def default_targets(self) -> dict[str, float]:
+        """Optimality 1e-3; for the misfit the larger of 0.05 and two standard deviations of ``chi^2 / dof``."""
+        spread = 2 * math.sqrt(2 / max(float(self.noise.dof(self.data).min()), 1.0))
+        return {"optimality": 1e-3, "misfit": max(0.05, spread)}
+
+    def certify(self, answer: Answer | Tensor) -> tuple[Check, ...]:
+        """``optimality`` and ``misfit`` as the class docstring says; chi-square per degree of freedom is told beside."""
+        x = unpack(self, answer, self.space.shape)
+        judged = answer if isinstance(answer, Answer) else None
+        weight = self.weights(judged)
+        with torch.no_grad():
+            x = x.to(self.data.device)
+            x = x.to(self.space.zeros().dtype) if x.is_complex() == self.space.zeros().is_complex() else x
+            chi = self.misfit(x)
+            told = Check("chi-square per degree of freedom", chi)
+            gate = Check("misfit", (chi - 1).abs(), self.targets["misfit"])
+            if not self.energetic:
+                return (gate, told)
+            if weight is None:
+                return (told,)
+            dual = None if judged is None else judged.dual
+            optimal = Check("optimality", self.optimality(x, weight, dual), self.targets["optimality"])
+            chosen = judged is not None and judged.posed is not None
+            return (optimal, gate, told) if chosen else (optimal, told)
+
+    def optimality(self, x: Tensor, weight: Tensor, dual: Tensor | None = None) -> Tensor:
+        """The relative restricted gap (or fixed-point residual) of the class docstring, per member."""
+        prior: Any = self.prior
+        value, gradient = self.fidelity(x)
+        size = total(x.abs().square()).sqrt()
+        heavy = weight.to(torch.float64)
+        if isinstance(prior, Composite) and dual is not None:
+            z = prior.operator(x)
+            paired = total((dual.conj() * z).real)
+            whole = value + heavy * prior.outer(z)
+            slack = heavy * prior.outer(z) + prior.conjugate(dual, weight) - paired
+            rest = prior.descent(x, gradient + prior.operator.adjoint(dual))
+            outside = total((x - prior.inside(x)).abs().square()).sqrt()
+            return (slack.abs() + _size(rest) * size) / whole + torch.where(outside > 0, math.inf, 0.0)
+        if isinstance(prior, Smooth):
+            rest = gradient + across(weight, x) * prior.gradient(x)
+            return _size(rest) * size / (value + heavy * prior.energy(x)).clamp_min(1e-300)
+        step = _tau(self, x, prior, weight)
+        onward = prior.prox(x - across(step, x) * gradient, step * weight)
+        move = x - onward
+        if prior.only_step is not None or not isinstance(prior, Energy):
+            return _size(move) / size.clamp_min(1e-300)
+        _, ahead = self.fidelity(onward)
+        rest = move / across(step, x) + ahead - gradient
+        # The step is part of the answer's error: what it would gain is charged too.
+        gain = (self.objective(x, weight) - self.objective(onward, weight)).abs()
+        return (_size(rest) * size + gain) / self.objective(x, weight).clamp_min(1e-300)
+
+    def validate(self) -> None:
+        """Tensors; data that are not finite are named by channel and position; the noise must make a likelihood."""
+        bad = ~torch.isfinite(self.data)
+        if bool(bad.any()):
+            index = [int(i) for i in torch.nonzero(bad)[0]]
+            where = ", ".join(f"{axis} {i}" for axis, i in zip(self._axes(), index[2:], strict=True))
+            raise InputError(
+                f"{self.name!r}: {int(bad.sum())} data are not finite, the first at {where} (member {index[0]}); leave them out with noise=GaussianNoise(sigma, measured=torch.isfinite(data)), or mend them"
+            )
+        super().validate()
+        self.forward.validate(self.name)
+        self.noise.validate(self.name, self.data)
+
+    def _axes(self) -> list[str]:
+        count = self.data.ndim - 2
+        return (
+            ["view", "bin"] if count == 2 and hasattr(self.forward, "angles") else [f"index {i}" for i in range(count)]
+        )
+
+    def gauge(self, u: Tensor) -> Tensor:
+        """``u`` itself."""
+        return u
+
+    @property
+    def operator(self) -> ForwardModel:
+        """The forward model, under the name that the other problems use."""
+        return self.forward
+
+
+def _size(r: Tensor) -> Tensor:
+    return total(r.abs().square()).sqrt()
+
+
+def _tau(problem: Inverse[Any], x: Tensor, prior: Any, weight: Tensor) -> Tensor:
+    """The step of the proximal map in the certificate: the prior's own, or one over the curvature of the data term."""
+    if prior.only_step is not None:
+        step: Tensor = prior.only_step / weight
+        return step
+    return 1 / curvature(problem, x).to(weight)
+
+
+def curvature(problem: Inverse[Any], x: Tensor, rounds: int = 12) -> Tensor:
+    """A lower estimate, within a few percent, of the largest eigenvalue of ``J^H W^H W J`` at ``x``, per member.
+
+    Power iterations from a fixed start; a proximal step with it is safe after a margin or a line search.
+    """
+    tangent: LinearOperator = problem.forward.linearise(x)
+    z = problem.forward(x)
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn((problem.batch, *problem.space.shape), generator=generator, dtype=torch.float64)
+    v = v.to(x.device, x.dtype)
+    size = torch.ones(problem.batch, dtype=torch.float64, device=x.device)
+    with torch.no_grad():
+        for _ in range(rounds):
+            v = v / across(_size(v).clamp_min(1e-300), v)
+            v = tangent.adjoint(problem.noise.bend(tangent(v), z, problem.data))
+            size = _size(v)
+    found: Tensor = size.clamp_min(1e-300)
+    return found
