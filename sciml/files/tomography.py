@@ -62,7 +62,10 @@ class Transmission:
                 noise = even.var(0, ddof=1) - (darks[:, good].var(0, ddof=1) if len(darks) > 1 else 0.0)
                 found = float(np.median(noise / (white - dark)[good])) / _median_share(len(whites) - 1)
                 if found > 0:
-                    gain, told = found, f"variance over mean of {len(whites)} white frames, median of {good.sum()} pixels"
+                    gain, told = (
+                        found,
+                        f"variance over mean of {len(whites)} white frames, median of {good.sum()} pixels",
+                    )
         return Transmission(white, dark, len(whites), len(darks), gain, read, told)
 
     def rows(self, picks: Any) -> Transmission:
@@ -140,7 +143,9 @@ def air_ratio(integrals: Any, own: Any, edges: tuple[int, int]) -> float:
     return float(integrals[:, outside].var(0, ddof=1).mean() / own[:, outside].mean())
 
 
-def bad_pixels(dead: Sequence[tuple[int, int]], single: Sequence[tuple[int, int, int]], views: int, more: int = 0) -> str:
+def bad_pixels(
+    dead: Sequence[tuple[int, int]], single: Sequence[tuple[int, int, int]], views: int, more: int = 0
+) -> str:
     """How many measurements are missing and where: "none", or "3: slice 0 view 4 bin 17, ...".
 
     Args:
@@ -152,4 +157,4 @@ def bad_pixels(dead: Sequence[tuple[int, int]], single: Sequence[tuple[int, int,
         return "none"
     named = [f"slice {row} bin {place} in all views" for row, place in dead]
     named += [f"slice {row} view {view} bin {place}" for row, view, place in single]
-    return f"{count}: " + ", ".join(named[:8]) + (", ..." if len(named) > 8 or more else "")
+    return f"{count}: " + ", ".join([*named[:8], *(["..."] if len(named) > 8 or more else [])])

@@ -9,7 +9,7 @@ mask, slice by slice (`sciml.files.tomography`), and the axis of rotation is fou
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
         "source": path.replace("\\", "/").rsplit("/", 1)[-1],
     }
     axes, shape = ("slice", "view", "bin"), (rows, views, bins)
-    described = {
+    described: dict[str, tuple[Callable[[Any], Any], str, dict[str, str]]] = {
         "sinogram": (Integrals(scan), "float64", {"long_name": "line integral of the attenuation", "units": "1"}),
         "variance": (Variance(scan), "float64", {"long_name": "variance of the line integral", "units": "1"}),
         "measured": (Measured(scan), "bool", {"long_name": "False where nothing was measured"}),
@@ -174,7 +174,9 @@ def _contents(path: str) -> tuple[dict[str, tuple[int, ...]], Any, float | None,
                 )
             if name not in found or handle[name].dtype.kind not in "fiu":
                 kind = getattr(handle[name], "dtype", "a group")
-                raise InputError(f"'{name}' of '{path}' is {kind}, not real numbers; write counts and angles as numbers.")
+                raise InputError(
+                    f"'{name}' of '{path}' is {kind}, not real numbers; write counts and angles as numbers."
+                )
             if not handle[name].size:
                 raise InputError(f"'{name}' of '{path}' is empty, of shape {found[name]}; copy or write it again.")
         shape = found[DATA]
@@ -191,8 +193,8 @@ def _contents(path: str) -> tuple[dict[str, tuple[int, ...]], Any, float | None,
                     f"(frame, {shape[1]}, {shape[2]})."
                 )
         angles = _radians(path, handle[THETA][...].reshape(-1), plain(handle[THETA].attrs.get("units", "")), shape[0])
-        title = handle["exchange/title"][()] if "exchange/title" in handle else ""
-        return found, angles, _pixel(path, handle), str(plain(title)) if isinstance(title, (bytes, str)) else ""
+        title = plain(handle["exchange/title"][()]) if "exchange/title" in handle else ""
+        return found, angles, _pixel(path, handle), title if isinstance(title, str) else ""
 
 
 def _radians(path: str, theta: Any, units: Any, views: int) -> Any:
