@@ -8,6 +8,8 @@ from sciml.domains.boundary import Robin as Robin
 from sciml.domains.errors import InputError as InputError
 from sciml.domains.grid import Axis as Axis
 from sciml.domains.grid import Grid as Grid
+from sciml.domains.phantoms import Ellipses as Ellipses
+from sciml.domains.phantoms import shepp_logan as shepp_logan
 from sciml.domains.pixels import Pixels as Pixels
 from sciml.domains.random_fields import GaussianField as GaussianField
 from sciml.domains.space import Space as Space
