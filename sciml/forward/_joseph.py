@@ -16,6 +16,7 @@ Weights that exceed the memory allowed are made again, block by block, whenever 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -65,7 +66,7 @@ class _Fold(NamedTuple):
 
     parts: list[_Part]
     rows: Floats  # detector positions of the rows of every view
-    index: Integers  # (views, bins): address in the products of all parts, flattened (view, row, image)
+    address: Integers  # (views, bins): place in the products of all parts, flattened (view, row, image)
 
     @property
     def size(self) -> int:
@@ -119,9 +120,10 @@ def _best(rays: Rays, same: float) -> _Fold:
     square = square and abs(rays.corner[0] - rays.corner[1]) < small
     halves = centred and bool(np.abs(rays.positions + rays.positions[::-1]).max() < small)
     folds = [_fold(rays, _Sharing(False, False, False), -1.0)]
-    for use in {_Sharing(False, False, halves), _Sharing(centred, False, halves), _Sharing(centred, square, halves)}:
-        fold = _fold(rays, use, same)
-        if np.bincount(fold.index.ravel()).max() <= REPEATS:
+    choices = (False, False), (centred, False), (centred, centred and square)
+    for mirrors, swap in dict.fromkeys(choices):
+        fold = _fold(rays, _Sharing(mirrors, swap, halves), same)
+        if np.bincount(fold.address.ravel()).max() <= REPEATS:
             folds.append(fold)
     return min(folds, key=lambda f: sum(len(p.normals) * len(f.rows) * (40 + len(p.images)) for p in f.parts))
 
@@ -145,7 +147,7 @@ class JosephWeights:
         self.rays, self.dtype, self.device = rays, dtype, device
         self.fold = _best(rays, max(SAME, 16 * torch.finfo(dtype).eps if dtype == torch.float32 else 0.0))
         self.lock = threading.RLock()
-        self.index = torch.from_numpy(self.fold.index.ravel()).to(device)
+        self.index = torch.from_numpy(self.fold.address.ravel()).to(device)
         self.sources = self._sources()
         self.blocks = list(self._blocks(memory))
 
@@ -161,8 +163,14 @@ class JosephWeights:
         return all(block.kept for block in self.blocks)
 
     def _bytes_per_view(self, part: _Part) -> float:
-        lines = self.rays.shape[part.axis]
-        return 2 * (4 + self.dtype.itemsize) * 2.0 * lines * len(self.fold.rows)
+        """Every line of pixels is met by as many rays as fit on it; two weights each."""
+        lines, width = self.rays.shape[part.axis], self.rays.shape[1 - part.axis]
+        rows, at = len(self.fold.rows), self.rays.positions
+        met = np.full(len(part.normals), float(rows))
+        if len(at) > 1:
+            length = (width + 1) * self.rays.spacing[1 - part.axis]
+            met = np.minimum(met, length * np.abs(part.normals[:, 0]) / abs(at[1] - at[0]) * rows / len(at) + 1)
+        return float(2 * (4 + self.dtype.itemsize) * 2 * lines * met.mean())
 
     def _bytes(self, block: _Block) -> float:
         for table in (block.forward, block.adjoint):
@@ -182,7 +190,7 @@ class JosephWeights:
 
     def _sources(self) -> Tensor:
         """For every product the rays that read it, padded with the number of rays: what the transpose gathers from."""
-        index = self.fold.index.ravel()
+        index = self.fold.address.ravel()
         order = np.argsort(index, kind="stable")
         target = index[order]
         start = np.searchsorted(target, target)
@@ -234,7 +242,11 @@ class JosephWeights:
             size = (block.last - block.first) * len(self.fold.rows), self.rays.shape[0] * self.rays.shape[1]
             if block.kept and block.forward is not None:  # made from its partner
                 known = block.forward
-                arrays = known.values().cpu().numpy(), known.col_indices().cpu().numpy(), known.crow_indices().cpu().numpy()
+                arrays = (
+                    known.values().cpu().numpy(),
+                    known.col_indices().cpu().numpy(),
+                    known.crow_indices().cpu().numpy(),
+                )
             else:
                 arrays = self._rows(block)
             if block.kept and block.forward is None:
@@ -251,8 +263,9 @@ class JosephWeights:
 
     def _tensor(self, arrays: tuple[Any, Any, Any], size: tuple[int, int]) -> Tensor:
         values, columns, start = (torch.from_numpy(array) for array in arrays)
-        # the arrays are in order by construction; checking them would cost more than making them
-        table = torch.sparse_csr_tensor(start.int(), columns.int(), values, size, check_invariants=False)
+        with warnings.catch_warnings():  # torch says once that its sparse matrices are young
+            warnings.simplefilter("ignore", UserWarning)
+            table = torch.sparse_csr_tensor(start.int(), columns.int(), values, size, check_invariants=False)
         return table.to(self.device)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -265,7 +278,7 @@ class JosephWeights:
             count = (block.last - block.first) * rows * len(self.fold.parts[block.part].images)
             products[at : at + count] = (self._table(block, False) @ columns).reshape(count, batch)
             at += count
-        return products.index_select(0, self.index).T.reshape(batch, *self.fold.index.shape)
+        return products.index_select(0, self.index).T.reshape(batch, *self.fold.address.shape)
 
     def adjoint(self, data: Tensor) -> Tensor:
         """The transpose: ``(batch, views, bins)`` to ``(batch, nx, ny)``."""
