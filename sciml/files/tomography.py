@@ -91,16 +91,16 @@ class Transmission:
         return np.where(self.measured(counts), value, np.nan)
 
     def own_variance(self, counts: Any) -> Any:
-        """The part of the variance that is independent in every view, `(g s + r2) / s^2`; NaN where not measured."""
+        """The part of the variance that is independent in every view, `(g s + r2) / s^2`; infinite where not measured."""
         import numpy as np
 
         with np.errstate(invalid="ignore", divide="ignore"):
             signal = np.asarray(counts, dtype=float) - self.dark
             value = (self.gain * signal + self.read) / signal**2
-        return np.where(self.measured(counts), value, np.nan)
+        return np.where(self.measured(counts), value, np.inf)
 
     def variance(self, counts: Any) -> Any:
-        """The whole formula of this file; NaN where nothing was measured."""
+        """The whole formula of this file; infinite where nothing was measured: no information."""
         import numpy as np
 
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -124,23 +124,30 @@ def _spread(frames: Any) -> float:
     return float(np.median(frames.var(0, ddof=1))) / _median_share(len(frames) - 1)
 
 
-def air_ratio(integrals: Any, own: Any, edges: tuple[int, int]) -> float:
-    """Sample variance over predicted variance in the air beside the object; 1 when counting explains all noise.
+def air_ratio(integrals: Any, own: Any, edges: tuple[int, int]) -> tuple[float, float]:
+    """Noise found in the air beside the object over the predicted variance: over the scan, and between successive views.
 
     Args:
         integrals: (view, bin) line integrals; own: their variance without the averaged frames' share.
         edges: first and one past the last bin of the shadow.
 
-    The sample variance of a bin is taken over the views, in which the error of the averaged frames is constant.
+    The first number is the sample variance of a bin over the views, in which the error of the averaged frames is
+    constant, over the predicted one; the second takes half the squared difference of successive views (von Neumann) for
+    it, which slow drift does not enter. Both are 1 when counting explains the noise; a first number above a second that
+    is 1 means that the beam drifts or moves.
     """
     import numpy as np
 
     bins = np.arange(integrals.shape[1])
     outside = (bins < edges[0]) | (bins >= edges[1])
     outside &= np.isfinite(integrals).all(axis=0)
-    if len(integrals) < 2 or not outside.any():
-        return float("nan")
-    return float(integrals[:, outside].var(0, ddof=1).mean() / own[:, outside].mean())
+    if len(integrals) < 3 or not outside.any():
+        return float("nan"), float("nan")
+    seen, predicted = integrals[:, outside], own[:, outside].mean()
+    return (
+        float(seen.var(0, ddof=1).mean() / predicted),
+        float((np.diff(seen, axis=0) ** 2).mean() / 2 / predicted),
+    )
 
 
 def bad_pixels(

@@ -7,6 +7,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import scipy.io
 import torch
 
 
@@ -71,3 +72,96 @@ def matlab_reversed(path: Path, arrays: dict[str, Any]) -> None:
 def torch_pairs(path: Path, count: int = 7, n: int = 6) -> None:
     start = torch.from_numpy(values(count, n, n) > 0)
     torch.save({"x": start, "y": torch.from_numpy(values(count, n, n, seed=1))}, path)
+
+
+DISCS = ((4, 6, 36, 0.02), (12, 9, 11, 0.03), (-20, 4, 7, -0.01), (3, -22, 4, 0.05))
+"""Centre, radius (bins) and attenuation of each disc of the phantom."""
+
+
+def shadows(angles: Any, bins: int, centre: float, scale: float = 1.0) -> Any:
+    """Line integrals (view, bin) of the discs, averaged over each bin; the axis is `centre` bins from the middle."""
+    position = np.arange(bins) - (bins - 1) / 2
+    found = np.zeros((len(angles), bins))
+    for x, y, radius, mass in DISCS:
+        away = scale * (x * np.cos(angles) + y * np.sin(angles))[:, None] + centre
+        for part in (np.arange(8) - 3.5) / 8:
+            chord = (scale * radius) ** 2 - (position + part - away) ** 2
+            found += 2 * mass * np.sqrt(np.maximum(chord, 0)) / 8
+    return found
+
+
+def data_exchange(
+    path: Path,
+    views: int = 60,
+    rows: int = 2,
+    bins: int = 120,
+    centre: float = -6.3,
+    gain: float = 0.7,
+    frames: int = 10,
+    seed: int = 0,
+    degrees: Any = None,
+    scale: float = 1.0,
+) -> Any:
+    """Counts of a noisy detector behind the discs; returns the exact line integrals (view, bin)."""
+    rng = np.random.default_rng(seed)
+    degrees = np.arange(views) * 180 / views if degrees is None else np.asarray(degrees)
+    exact = shadows(np.deg2rad(degrees), bins, centre, scale)
+    beam = 20000 * (1 + 0.2 * np.cos(np.arange(bins) / 9)) * np.ones((rows, 1))
+    dark = 100 + 10 * rng.random((rows, bins))
+
+    def counts(signal: Any) -> Any:
+        return (gain * rng.poisson(signal / gain) + dark + 3 * rng.standard_normal(signal.shape)).astype(np.float32)
+
+    flicker = 1 + 0.02 * rng.standard_normal(frames)[:, None, None]
+    with h5py.File(path, "w") as file:
+        file["exchange/data"] = counts(beam * np.exp(-exact)[:, None])
+        file["exchange/data_white"] = counts(beam * flicker)
+        file["exchange/data_dark"] = counts(np.zeros((frames, rows, bins)))
+        file["exchange/theta"] = degrees.astype(float)
+        file["exchange/data"].attrs["axes"] = "theta:y:x"
+        file["exchange/theta"].attrs["units"] = "degrees"
+        file["exchange/title"] = "discs"
+        file["implements"] = "exchange"
+    return exact
+
+
+def helsinki(views: int = 9, bins: int = 14) -> dict[str, Any]:
+    """The structure of a fan-beam scan, as the challenge writes it."""
+    return {
+        "type": "2d",
+        "sinogram": values(views, bins).astype(float),
+        "parameters": {
+            "projectName": "disc",
+            "distanceSourceOrigin": 410.66,
+            "distanceSourceDetector": 553.74,
+            "distanceUnit": "mm",
+            "angles": 75 + 0.5 * np.arange(views),
+            "pixelSize": 0.05,
+            "pixelSizePost": 0.2,
+            "freeRayAtDetector": np.array([1, 128, 1, 128], dtype=np.uint8),
+        },
+    }
+
+
+def helsinki_five(path: Path, **changes: Any) -> None:
+    scipy.io.savemat(path, {"CtDataLimited": {**helsinki(), **changes}}, appendmat=False)
+
+
+def helsinki_reversed(path: Path, **changes: Any) -> None:
+    """The same in v7.3: groups for structures, axes last to first, text as numbers."""
+
+    def write(group: Any, fields: dict[str, Any]) -> None:
+        for name, value in fields.items():
+            if isinstance(value, dict):
+                write(group.create_group(name), value)
+                group[name].attrs["MATLAB_class"] = np.bytes_(b"struct")
+            elif isinstance(value, str):
+                group[name] = np.frombuffer(value.encode("utf-16-le"), np.uint16)[:, None]
+                group[name].attrs["MATLAB_class"] = np.bytes_(b"char")
+            else:
+                group[name] = np.ascontiguousarray(np.atleast_2d(value).T)
+                group[name].attrs["MATLAB_class"] = np.bytes_(b"double")
+
+    matlab_reversed(path, {})
+    with h5py.File(path, "r+") as file:
+        write(file, {"CtDataFull": {**helsinki(), **changes}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -35,10 +36,12 @@ def test_missing_folder_empty_and_foreign(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", [0.9, 0.5, 0.1, 0.02])
 def test_truncated(tmp_path: Path, part: float) -> None:
     makers = {"a.h5": layouts.plain_hdf5, "b.h5": layouts.pdebench_darcy, "c.pt": layouts.torch_pairs}
+    makers |= {"d.h5": layouts.data_exchange, "e.mat": layouts.helsinki_five, "f.mat": layouts.helsinki_reversed}
     for name, make in makers.items():
         make(tmp_path / name)
         os.truncate(tmp_path / name, max(40, int((tmp_path / name).stat().st_size * part)))
-        assert "truncated or damaged" in refused(tmp_path / name) or name == "c.pt"
+        text = refused(tmp_path / name)
+        assert "truncated or damaged" in text or "damaged MATLAB" in text or "no layout" in text or name == "c.pt"
 
 
 def test_missing_variable_shows_the_nearest(tmp_path: Path) -> None:
@@ -87,10 +90,14 @@ MAKERS = [
     layouts.pdebench_advection,
     layouts.torch_pairs,
     lambda path: scipy.io.savemat(path, {"coeff": layouts.values(4, 5, 5), "sol": layouts.values(4, 5, 5)}),
+    lambda path: layouts.data_exchange(path, views=8, rows=1, bins=40, scale=0.3),
+    layouts.helsinki_five,
+    layouts.helsinki_reversed,
 ]
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.filterwarnings("ignore:no axis of rotation", "ignore:the angles of")
+@pytest.mark.parametrize("seed", range(8 * len(MAKERS)))
 def test_damaged_bytes_give_data_or_one_sentence(tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     path = tmp_path / "damaged.mat"
@@ -105,6 +112,55 @@ def test_damaged_bytes_give_data_or_one_sentence(tmp_path: Path, seed: int) -> N
             data[name].values  # noqa: B018
     except InputError as error:
         assert "damaged.mat" in str(error)
+
+
+def changed(path: Path, name: str, value: object) -> str:
+    """What is said of a scan in which one dataset was replaced (None: removed)."""
+    layouts.data_exchange(path, views=8, rows=1, bins=40, scale=0.3)
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        if value is not None:
+            file[name] = value
+    return refused(path)
+
+
+def test_damaged_scans(tmp_path: Path) -> None:
+    path, counts = tmp_path / "scan.h5", np.ones((8, 1, 40))
+    for name in ("exchange/theta", "exchange/data_white", "exchange/data_dark"):
+        assert f"no '{name}'" in changed(path, name, None)
+        assert "not real numbers" in changed(path, name, b"text")
+        assert "is empty" in changed(path, name, np.zeros((0, 1, 40)))
+    assert "7 angles for 8 views" in changed(path, "exchange/theta", np.arange(7.0))
+    assert "not a number in view 3" in changed(path, "exchange/theta", np.where(np.arange(8) == 3, np.nan, 1.0))
+    assert "is empty" in changed(path, "exchange/data", counts[:0])
+    assert "not real numbers" in changed(path, "exchange/data", counts + 1j)
+    assert "(frame, 1, 40)" in changed(path, "exchange/data_white", np.ones((5, 1, 41)))
+    assert "320 of 320 counts" in changed(path, "exchange/data", np.full_like(counts, np.nan))
+    assert "320 of 320 counts" in changed(path, "exchange/data_white", np.full((3, 1, 40), np.nan))
+    with h5py.File(path, "r+") as file:
+        file["exchange/data"].attrs["axes"] = "y:theta:x"
+    assert "transpose it" in refused(path)
+
+
+@pytest.mark.parametrize("write", [layouts.helsinki_five, layouts.helsinki_reversed])
+def test_damaged_fan_scans(tmp_path: Path, write: Callable[..., None]) -> None:
+    path, facts = tmp_path / "fan.mat", layouts.helsinki()["parameters"]
+
+    def said(**changes: object) -> str:
+        write(path, **changes)
+        return refused(path)
+
+    without = {name: value for name, value in facts.items() if name != "distanceSourceOrigin"}
+    assert "no 'distanceSourceOrigin'" in said(parameters=without)
+    assert "for 8 angles" in said(parameters={**facts, "angles": np.arange(8.0)})
+    assert "is empty" in said(parameters={**facts, "angles": np.zeros((0, 1))})
+    assert "not a number" in said(parameters={**facts, "angles": np.full(9, np.nan)})
+    assert "not a number in 126 of 126" in said(sinogram=np.full((9, 14), np.nan))
+    assert "not an array of real numbers" in said(sinogram="text")
+    assert "one positive length" in said(parameters={**facts, "pixelSizePost": -1.0})
+    assert "behind the axis" in said(parameters={**facts, "distanceSourceDetector": 1.0})
+    assert "mm, cm or m" in said(parameters={**facts, "distanceUnit": "ft"})
+    assert "no structure" in said(parameters=1.0)
 
 
 def test_the_fuzz_would_notice_another_error(tmp_path: Path) -> None:

@@ -52,11 +52,11 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
     With `dims=` the arrays are read as they are, as from any HDF5 file.
 
     Returns:
-        `sinogram`, `variance` and `measured`, each (slice, view, bin); `sinogram` and `variance` are NaN where `measured`
-        is False. Coordinates `angle` (view) in radians and `position` (bin) from the middle of the detector, in bins
+        `sinogram`, `variance` and `measured`, each (slice, view, bin); where `measured` is False, `sinogram` is NaN and
+        `variance` infinite. Coordinates `angle` (view) in radians and `position` (bin) from the middle of the detector, in bins
         (units "pixel") or in metres if the file states the size of a pixel. Attributes: `geometry`, `centre` (the axis,
-        in the unit of `position`), `centre_spread`, `centre_method`, `gain`, `gain_method`, `air_ratio`, `bad_pixels`,
-        `title`, `source`.
+        in the unit of `position`), `centre_spread`, `centre_method`, `gain`, `gain_method`, `air_ratio` and
+        `air_ratio_successive` (noise in air over what counting predicts), `bad_pixels`, `title`, `source`.
 
     Raises:
         InputError: truncated file; a missing, empty, non-numeric or mismatched dataset; angles that are not numbers;
@@ -283,7 +283,7 @@ def _axis(scan: Scan, picks: Any, angles: Any, size: float, unit: str) -> dict[s
     for p, variance in zip(slices, own, strict=True):
         if (edges := rotation_axis.air(rotation_axis.filled(p))) is not None:
             ratios.append(air_ratio(p, variance, edges))
-    ratios = [ratio for ratio in ratios if np.isfinite(ratio)]
+    whole, successive = np.mean(ratios, axis=0) if ratios else (np.nan, np.nan)
     if found.method.startswith("assumed"):
         warnings.warn(f"no axis of rotation was found ({found.method}); set attrs['centre'].", stacklevel=2)
     return {
@@ -291,5 +291,6 @@ def _axis(scan: Scan, picks: Any, angles: Any, size: float, unit: str) -> dict[s
         "centre_spread": found.spread * size,
         "centre_unit": unit,
         "centre_method": found.method,
-        "air_ratio": float(np.mean(ratios)) if ratios else float("nan"),
+        "air_ratio": float(whole),
+        "air_ratio_successive": float(successive),
     }
