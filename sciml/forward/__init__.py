@@ -10,3 +10,8 @@ from sciml.forward.convolution import motion_kernel as motion_kernel
 from sciml.forward.radon import FourierSlice as FourierSlice
 from sciml.forward.radon import Radon as Radon
 from sciml.forward.radon import RayDriven as RayDriven
+from sciml.forward.windows import Cosine as Cosine
+from sciml.forward.windows import Hamming as Hamming
+from sciml.forward.windows import Hann as Hann
+from sciml.forward.windows import RamLak as RamLak
+from sciml.forward.windows import SheppLogan as SheppLogan

@@ -15,6 +15,7 @@ Weights that exceed the memory allowed are made again, block by block, whenever 
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 __all__ = ["JosephWeights", "Rays"]
 
@@ -31,7 +33,7 @@ BLOCK = 2.5e8  # bytes of a block of weights with its transpose
 SAME = 1e-13  # radians: angles closer than this, or than the rounding of their dtype, are one view
 REPEATS = 4  # the same mirrored view asked for more often than this: nothing is shared
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-Integers = np.ndarray[Any, np.dtype[np.int64]]
+Integers = np.ndarray[Any, np.dtype[np.signedinteger[Any]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,15 +149,17 @@ class JosephWeights:
         self.rays, self.dtype, self.device = rays, dtype, device
         self.fold = _best(rays, max(SAME, 16 * torch.finfo(dtype).eps if dtype == torch.float32 else 0.0))
         self.lock = threading.RLock()
-        self.index = torch.from_numpy(self.fold.address.ravel()).to(device)
+        self.index = _places(self.fold.address.ravel(), device)
         self.sources = self._sources()
+        self.mirrors = [self._mirrors(part) for part in self.fold.parts]
         self.blocks = list(self._blocks(memory))
 
     @property
     def nbytes(self) -> int:
         """Bytes held when all kept blocks are filled."""
         tables = sum(self._bytes(block) for block in self.blocks if block.kept)
-        return int(tables) + 8 * (self.index.numel() + self.sources.numel())
+        places = [self.index, self.sources, *(table for pair in self.mirrors for table in pair)]
+        return int(tables) + sum(table.nbytes for table in places)
 
     @property
     def kept(self) -> bool:
@@ -196,7 +200,20 @@ class JosephWeights:
         start = np.searchsorted(target, target)
         table = np.full((self.fold.size, int((np.arange(len(target)) - start).max()) + 1), len(target), dtype=np.int64)
         table[target, np.arange(len(target)) - start] = order
-        return torch.from_numpy(table.T.copy()).to(self.device)
+        return _places(table, self.device)
+
+    def _mirrors(self, part: _Part) -> tuple[Tensor, Tensor]:
+        """Where the columns of a part find their pixels, ``(pixels * images,)``, and where pixels stand in the columns."""
+        pixel = np.arange(math.prod(self.rays.shape), dtype=np.int32).reshape(self.rays.shape)
+        turned = []
+        for image in part.images:  # 4: driven along x; 2 and 1: turned across and along the driving axis
+            view = pixel if image >= 4 else pixel.T
+            turned.append(view[:: -1 if image & 1 else 1, :: -1 if image & 2 else 1].ravel())
+        spread = np.stack(turned, -1)
+        collect = np.empty_like(spread)
+        for number, column in enumerate(turned):
+            collect[column, number] = pixel.ravel() * len(turned) + number
+        return _places(spread.ravel(), self.device), _places(collect, self.device)
 
     def _rows(self, block: _Block) -> tuple[Any, Any, Any]:
         """The CSR arrays of a block, pixels numbered along the driving axis first."""
@@ -270,59 +287,34 @@ class JosephWeights:
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(batch, nx, ny)`` to line integrals ``(batch, views, bins)``."""
-        batch, rows = images.shape[0], len(self.fold.rows)
-        products = images.new_empty(self.fold.size, batch)
-        at, stacks = 0, [_mirrored(images, part) for part in self.fold.parts]
+        batch = images.shape[0]
+        pixels = images.reshape(batch, -1).T.contiguous()
+        stacks = [pixels.index_select(0, spread).reshape(len(pixels), -1) for spread, _ in self.mirrors]
+        products = []
         for block in self.blocks:
-            columns = stacks[block.part]
-            count = (block.last - block.first) * rows * len(self.fold.parts[block.part].images)
-            products[at : at + count] = (self._table(block, False) @ columns).reshape(count, batch)
-            at += count
-        return products.index_select(0, self.index).T.reshape(batch, *self.fold.address.shape)
+            products.append((self._table(block, False) @ stacks[block.part]).reshape(-1, batch))
+        rays = products[0] if len(products) == 1 else torch.cat(products)
+        return rays.index_select(0, self.index).T.reshape(batch, *self.fold.address.shape)
 
     def adjoint(self, data: Tensor) -> Tensor:
         """The transpose: ``(batch, views, bins)`` to ``(batch, nx, ny)``."""
         batch, rows = data.shape[0], len(self.fold.rows)
         rays = torch.cat([data.reshape(batch, -1).T, data.new_zeros(1, batch)])
-        products = rays.index_select(0, self.sources[0])
-        for more in self.sources[1:]:
-            products += rays.index_select(0, more)
-        at, total = 0, data.new_zeros(batch, *self.rays.shape)
-        sums: dict[int, Tensor] = {}
+        products = embedding_bag(self.sources, rays, mode="sum")
+        at, sums = 0, [data.new_zeros(0) for _ in self.mirrors]
         for block in self.blocks:
-            part = self.fold.parts[block.part]
-            count = (block.last - block.first) * rows * len(part.images)
-            columns = products[at : at + count].reshape(-1, len(part.images) * batch)
-            image = self._table(block, True) @ columns
-            sums[block.part] = sums[block.part] + image if block.part in sums else image
+            images = len(self.fold.parts[block.part].images)
+            count = (block.last - block.first) * rows * images
+            columns = self._table(block, True) @ products[at : at + count].reshape(-1, images * batch)
+            sums[block.part] = sums[block.part] + columns if sums[block.part].numel() else columns
             at += count
-        for number, columns in sums.items():
-            total += _unmirrored(columns, self.fold.parts[number], self.rays.shape, batch)
-        return total
+        image = embedding_bag(self.mirrors[0][1], sums[0].reshape(-1, batch), mode="sum")
+        for (_, collect), columns in zip(self.mirrors[1:], sums[1:], strict=True):
+            image += embedding_bag(collect, columns.reshape(-1, batch), mode="sum")
+        return image.T.reshape(batch, *self.rays.shape)
 
 
-def _axes(image: int) -> list[int]:
-    """The axes of (driving, across) that a mirror image turns round."""
-    return [axis for axis, turned in ((-2, image & 1), (-1, image & 2)) if turned]
-
-
-def _driven(image: int) -> bool:
-    """Whether this image is driven along x, which is then its first axis as it stands."""
-    return image >= 4
-
-
-def _mirrored(images: Tensor, part: _Part) -> Tensor:
-    """The mirror images of a part, side by side: ``(pixels, images * batch)``."""
-    turned = [(images if _driven(image) else images.mT).flip(_axes(image)) for image in part.images]
-    return torch.stack(turned).permute(2, 3, 0, 1).reshape(-1, len(turned) * images.shape[0])
-
-
-def _unmirrored(columns: Tensor, part: _Part, shape: tuple[int, int], batch: int) -> Tensor:
-    """The transpose of ``_mirrored``: ``(batch, nx, ny)``."""
-    lines, width = shape[part.axis], shape[1 - part.axis]
-    each = columns.reshape(lines, width, len(part.images), batch).permute(2, 3, 0, 1)
-    total = columns.new_zeros(batch, *shape)
-    for image, values in zip(part.images, each, strict=True):
-        turned = values.flip(_axes(image))
-        total += turned if _driven(image) else turned.mT
-    return total
+def _places(numbers: Integers, device: torch.device) -> Tensor:
+    """Indices as a tensor, in 32 bits where they fit."""
+    small = numbers.size == 0 or int(numbers.max()) < 2**31
+    return torch.from_numpy(numbers.astype(np.int32 if small else np.int64)).to(device)

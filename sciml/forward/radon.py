@@ -31,9 +31,12 @@ from sciml.core.linear import LinearOperator
 from sciml.domains.errors import InputError
 from sciml.domains.pixels import Pixels
 from sciml.domains.space import Space
+from sciml.forward._filtered import ramped, smeared, view_weights
 from sciml.forward._joseph import JosephWeights, Rays
+from sciml.forward._nufft import SliceTransform, engine
+from sciml.forward.windows import Window
 
-__all__ = ["Radon", "RayDriven", "example"]
+__all__ = ["FourierSlice", "Radon", "RayDriven", "example"]
 
 HELD = 4e9  # bytes of tables that all operators of this process keep together; the last one used always stays
 
@@ -77,6 +80,28 @@ class RayDriven:
     def prepare(self, rays: Rays, dtype: torch.dtype, device: torch.device) -> Projection:
         """The weights, built when they are first used."""
         return JosephWeights(rays, dtype, device, self.memory)
+
+
+@dataclass(frozen=True)
+class FourierSlice:
+    """The Fourier slice theorem with finufft (``pip install sciml[nufft]``), to a relative ``accuracy``.
+
+    The image is the band-limited interpolant of the values at the pixel centres, up to the frequency ``pi / h`` (h the
+    smaller pixel size), and the bins are points. Fast, small, and as accurate as asked for images that are smooth on the
+    scale of a pixel. *Fails when* the image has sharp edges: projections then ring by about a tenth of the jump. Single
+    precision reaches 1e-6. On CUDA it needs cufinufft, which may differ in the last digits from run to run.
+    """
+
+    accuracy: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if not 1e-15 <= self.accuracy <= 0.1:
+            raise InputError(f"accuracy is a relative error between 1e-15 and 0.1, not {self.accuracy}")
+        engine(torch.device("cpu"))
+
+    def prepare(self, rays: Rays, dtype: torch.dtype, device: torch.device) -> Projection:
+        """Frequencies and phases; plans are made when they are first used."""
+        return SliceTransform(rays, dtype, device, self.accuracy)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +209,21 @@ class Radon(LinearOperator):
         """Back-projection without filter, the transpose of the weights: plain sums, no factor for the number of views."""
         self._check(v, self.codomain.shape, "a sinogram")
         return self._apply(v, True)
+
+    def backproject_filtered(self, data: Tensor, window: Window) -> Tensor:
+        """Filtered back-projection of sinograms ``(..., 1, views, bins)``: an approximate inverse, in units of the image.
+
+        The views may cover half a turn or a whole one, evenly or not. Pixel-driven and with linear interpolation, whatever
+        the route; differentiable in the data. *Fails when* views are few (streaks), the detector is too narrow (see
+        ``covers``; bright rim), or a wedge of angles is missing.
+        """
+        self._check(data, self.codomain.shape, "a sinogram")
+        angles = self.angles.detach().to(torch.float64)
+        flat = ramped(data.reshape(-1, *self.codomain.shape[1:]), self.pitch, window)
+        flat = flat * view_weights(angles).to(data)[:, None]
+        x, y = self.pixels.coordinates(torch.float64, data.device)
+        image = smeared(flat, (x, y), angles, self.pitch, float(self.positions[0]))
+        return image.reshape(*data.shape[:-3], *self.space.shape)
 
     def _check(self, u: Tensor, shape: tuple[int, ...], what: str) -> None:
         if tuple(u.shape[-3:]) != shape:
