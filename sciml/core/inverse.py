@@ -140,6 +140,11 @@ class Inverse(Problem, Generic[P]):
             return value + weight.to(value.dtype) * self.prior.energy(x)
         raise InputError(f"{type(self.prior).__name__} has no energy; the objective of {self.name!r} is not defined")
 
+    def residual_dual(self, x: Tensor) -> Tensor:
+        """The dual variable of the data that belongs to ``x``: the slope of the energy in whitened units (Gaussian: the residual)."""
+        z = self.forward(x)
+        return self.noise.whitened_slope(z, self.data)
+
     def misfit(self, x: Tensor) -> Tensor:
         """``chi^2 / dof`` per member: 1 for the truth, on average."""
         return self.noise.chi_square(self.forward(x), self.data) / self.noise.dof(self.data)
@@ -169,20 +174,43 @@ class Inverse(Problem, Generic[P]):
             chosen = judged is not None and judged.posed is not None
             return (optimal, gate, told) if chosen else (optimal, told)
 
-    def optimality(self, x: Tensor, weight: Tensor, dual: Tensor | None = None) -> Tensor:
+    def gap(
+        self,
+        x: Tensor,
+        dual: Mapping[str, Tensor],
+        z: Tensor | None = None,
+        kx: Tensor | None = None,
+        back: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """The relative restricted gap with the minorant ``<q, A x> - F^*(q) + <p, K x> - (weight g)^*(p)`` of dual variables
+        ``prior`` (p) and ``data`` (q, whitened); ``forward(x)``, ``K x`` and ``A^H q + K^H p`` may be passed if they are known."""
+        prior: Any = self.prior
+        weight = self.weights() if weight is None else weight
+        assert weight is not None
+        q, p, y = dual["data"], dual["prior"], self.data
+        z = self.forward(x) if z is None else z
+        kx = prior.operator(x) if kx is None else kx
+        if back is None:
+            back = self.forward.linearise(x).adjoint(self.noise.unwhiten(q, y)) + prior.operator.adjoint(p)
+        value, outer = self.noise.energy(z, y), weight.to(torch.float64) * prior.outer(kx)
+        miss = value + self.noise.conjugate(q, y) - total((q.conj() * self.noise.whiten(z, y)).real)
+        slack = outer + prior.conjugate(p, weight) - total((p.conj() * kx).real)
+        outside = total((x - prior.inside(x)).abs().square())
+        reach = _size(prior.descent(x, back)) * _size(x)
+        found = (miss.abs() + slack.abs() + reach) / (value + outer).clamp_min(1e-300)
+        return torch.where(outside > 0, torch.full_like(found, math.inf), found)
+
+    def optimality(self, x: Tensor, weight: Tensor, dual: Mapping[str, Tensor] | None = None) -> Tensor:
         """The relative restricted gap (or fixed-point residual) of the class docstring, per member."""
         prior: Any = self.prior
         value, gradient = self.fidelity(x)
         size = total(x.abs().square()).sqrt()
         heavy = weight.to(torch.float64)
         if isinstance(prior, Composite) and dual is not None:
-            z = prior.operator(x)
-            paired = total((dual.conj() * z).real)
-            whole = value + heavy * prior.outer(z)
-            slack = heavy * prior.outer(z) + prior.conjugate(dual, weight) - paired
-            rest = prior.descent(x, gradient + prior.operator.adjoint(dual))
-            outside = total((x - prior.inside(x)).abs().square()).sqrt()
-            return (slack.abs() + _size(rest) * size) / whole + torch.where(outside > 0, math.inf, 0.0)
+            # The data's dual variable that belongs to x, and the answer's own: each gives a bound.
+            mine = self.gap(x, {**dual, "data": self.residual_dual(x)}, weight=weight)
+            return torch.minimum(mine, self.gap(x, dual, weight=weight)) if "data" in dual else mine
         if isinstance(prior, Smooth):
             rest = gradient + across(weight, x) * prior.gradient(x)
             return _size(rest) * size / (value + heavy * prior.energy(x)).clamp_min(1e-300)

@@ -65,6 +65,14 @@ class Noise(ABC):
         """``W^H q``."""
 
     @abstractmethod
+    def whitened_slope(self, z: Tensor, y: Tensor) -> Tensor:
+        """The gradient of ``F`` at ``W z``: ``unwhiten`` of it is ``slope``."""
+
+    @abstractmethod
+    def conjugate(self, q: Tensor, y: Tensor) -> Tensor:
+        """``F^*(q)`` per member, where ``F(W z) = energy(z, y)``; infinite outside its domain."""
+
+    @abstractmethod
     def dual_prox(self, q: Tensor, step: Tensor, y: Tensor) -> Tensor:
         """Prox of ``step F^*`` at ``q``, where ``F(W z) = energy(z, y)``; ``step`` is ``(batch,)``."""
 
@@ -132,6 +140,14 @@ class GaussianNoise(Noise):
     def chi_square(self, z: Tensor, y: Tensor) -> Tensor:
         """``|W (z - y)|^2``."""
         return total(self.whiten(z - y, y).abs().square())
+
+    def whitened_slope(self, z: Tensor, y: Tensor) -> Tensor:
+        """``W (z - y)``."""
+        return self.whiten(z - y, y)
+
+    def conjugate(self, q: Tensor, y: Tensor) -> Tensor:
+        """``|q|^2 / 2 + <q, W y>``."""
+        return total(q.abs().square()) / 2 + total((q.conj() * self.whiten(y, y)).real)
 
     def dual_prox(self, q: Tensor, step: Tensor, y: Tensor) -> Tensor:
         """``(q - step W y) / (1 + step)``; zero where nothing was measured."""

@@ -87,7 +87,7 @@ class Segment:
 class Answer:
     """What a solver found and what it claims: codes per member, steps, counts of work, the monitored history.
 
-    ``history`` is ``(steps + 1, batch)``. ``sentence`` may say why a member failed. ``segments`` are stretches of time
+    ``history`` is ``(steps + 1, batch)``. ``sentence`` may say why a member failed. ``dual`` are dual variables by name (``prior``, ``data``), ``posed`` the weight that a wrapper chose. ``segments`` are stretches of time
     steps kept for the referee, ``step_count`` the number of such stretches in all; ``field`` is a function of points where the method has one.
     """
 
@@ -101,7 +101,7 @@ class Answer:
     step_count: int = 0
     field: Callable[[Tensor], Tensor] | None = None
     samples: Tensor | None = None
-    dual: Tensor | None = None
+    dual: Mapping[str, Tensor] | None = None
     posed: Any = None
     record: Any = None
 

@@ -4,9 +4,11 @@ from sciml.solvers.chained import Chained as Chained
 from sciml.solvers.collocation import Collocation as Collocation
 from sciml.solvers.conjugate_gradient import ConjugateGradient as ConjugateGradient
 from sciml.solvers.direct import Direct as Direct
+from sciml.solvers.discrepancy import Discrepancy as Discrepancy
 from sciml.solvers.exponential import ExponentialRungeKutta as ExponentialRungeKutta
 from sciml.solvers.gmres import GMRES as GMRES
 from sciml.solvers.multigrid import Multigrid as Multigrid
 from sciml.solvers.newton import Nearby as Nearby
 from sciml.solvers.newton import Newton as Newton
+from sciml.solvers.primal_dual import PrimalDual as PrimalDual
 from sciml.solvers.transform import DirectTransform as DirectTransform

@@ -273,7 +273,7 @@ class ADMM(Iterative[Inverse[Proximable]]):
         weight, target = weights(problem), problem.targets["optimality"]
         with torch.no_grad():
             if isinstance(split, Analysis):
-                exact = problem.optimality(problem.prior.inside(state.x), weight, split.field(state.m))
+                exact = problem.optimality(problem.prior.inside(state.x), weight, {"prior": split.field(state.m)})
                 return exact.to(state.gap)
             z = split.adjoint(state.z)
             gap, near = total, total <= target
@@ -305,7 +305,7 @@ class ADMM(Iterative[Inverse[Proximable]]):
         split, claim = _split(problem), running(state.x.shape[0], state.x.device)
         counts = {"inner_steps": float(state.products.max()), "inner_residual": float(state.left.max())}
         if isinstance(split, Analysis):
-            return Answer(problem.prior.inside(state.x), claim, counts=counts, dual=split.field(state.m))
+            return Answer(problem.prior.inside(state.x), claim, counts=counts, dual={"prior": split.field(state.m)})
         return Answer(split.adjoint(state.z) if state.count else state.x, claim, counts=counts)
 
 
