@@ -7,6 +7,8 @@ from sciml.forward.convolution import Valid as Valid
 from sciml.forward.convolution import Zero as Zero
 from sciml.forward.convolution import gaussian_kernel as gaussian_kernel
 from sciml.forward.convolution import motion_kernel as motion_kernel
+from sciml.forward.parameter_to_state import ParameterToState as ParameterToState
+from sciml.forward.point_values import PointValues as PointValues
 from sciml.forward.radon import FourierSlice as FourierSlice
 from sciml.forward.radon import Radon as Radon
 from sciml.forward.radon import RayDriven as RayDriven
