@@ -1,4 +1,4 @@
-"""Distances between a prediction and the truth, one number per member, computed in float64.
+"""Distances between a prediction or reconstruction and the truth, one number per member, computed in float64.
 
 Fields are (batch, channel, *space) or (batch, time, channel, *space); the first axis counts members and every other
 axis is summed over. The score of a data set is the mean of these numbers over its members.
@@ -6,6 +6,7 @@ axis is summed over. The score of a data set is the mean of these numbers over i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from sciml.domains.errors import InputError
 
-__all__ = ["max_error", "relative_h1", "relative_l2"]
+__all__ = ["max_error", "psnr", "relative_h1", "relative_l2", "snr", "ssim"]
 
 
 def relative_l2(prediction: Tensor, target: Tensor) -> Tensor:
@@ -72,6 +73,97 @@ def max_error(prediction: Tensor, target: Tensor) -> Tensor:
     """
     error, _ = _both(prediction, target)
     return error.abs().flatten(1).amax(1)
+
+
+def snr(value: Tensor, truth: Tensor) -> Tensor:
+    r"""Signal-to-noise ratio :math:`20 \log_{10}(\|t_i\|_2 / \|v_i - t_i\|_2)` of every member, (batch,), float64, in dB.
+
+    Infinite where the two are equal, minus infinity where only the truth is zero.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    return -20 * relative_l2(value, truth).log10()
+
+
+def psnr(value: Tensor, truth: Tensor, range: float | None = None) -> Tensor:
+    r"""Peak signal-to-noise ratio :math:`20 \log_{10}(range / \mathrm{rms}(v_i - t_i))` of every member.
+
+    Args:
+        value: (batch, channel, *space), real or complex.
+        truth: the same shape.
+        range: the largest difference of values that images of this kind have, in their unit. None: maximum minus minimum
+            of each truth (of its magnitude, if complex).
+
+    Returns:
+        (batch,), float64, in dB; infinite where the two are equal.
+
+    Raises:
+        InputError: the shapes differ, the range is not positive, or a truth is constant and no range is given.
+
+    *Fails when* numbers of different ranges are compared: a range twice as large adds 6 dB.
+    """
+    error, target = _both(value, truth)
+    rms = error.abs().flatten(1).square().mean(1).sqrt()
+    return 20 * (_range("psnr", target, range) / rms).log10()
+
+
+def ssim(value: Tensor, truth: Tensor, range: float | None = None) -> Tensor:
+    r"""Structural similarity of every member: the mean over windows of 7 pixels per axis, wholly inside, of
+
+    .. math:: \frac{(2 \bar v \bar t + c_1)(2 s_{vt} + c_2)}{(\bar v^2 + \bar t^2 + c_1)(s_v^2 + s_t^2 + c_2)}
+
+    with sample (co)variances, :math:`c_1 = (0.01\,range)^2`, :math:`c_2 = (0.03\,range)^2`; channels are averaged. Source:
+    Wang, Bovik, Sheikh, Simoncelli, IEEE Trans. Image Process. 13, 2004, doi:10.1109/TIP.2003.819861.
+
+    Args:
+        value: (batch, channel, *space), real, with one to three axes of space of at least 7 pixels.
+        truth: the same shape.
+        range: as in `psnr`.
+
+    Returns:
+        (batch,), float64, at most 1.
+
+    Raises:
+        InputError: shapes that differ or are too small, complex images, a range that is not positive, a constant truth
+            without a range.
+    """
+    error, t = _both(value, truth)
+    space = t.shape[2:]
+    if t.is_complex() or not 1 <= len(space) <= 3 or min(space) < 7:
+        raise InputError(
+            f"ssim compares real images (batch, channel, *space) of at least 7 pixels per axis, not {tuple(t.shape)}"
+            f"{' of complex numbers' if t.is_complex() else ''}; take psnr instead."
+        )
+    peak = _range("ssim", t, range).reshape(-1, *[1] * (t.ndim - 1))
+    v = error + t
+    count = 7 ** len(space)
+    mean_v, mean_t = _window(v), _window(t)
+    var_v, var_t, both = _window(v * v) - mean_v**2, _window(t * t) - mean_t**2, _window(v * t) - mean_v * mean_t
+    share = count / (count - 1)
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    top = (2 * mean_v * mean_t + c1) * (2 * share * both + c2)
+    likeness: Tensor = top / ((mean_v**2 + mean_t**2 + c1) * (share * (var_v + var_t) + c2))
+    return likeness.flatten(1).mean(1)
+
+
+def _range(name: str, truth: Tensor, given: float | None) -> Tensor:
+    if given is not None:
+        if not 0 < given < math.inf:
+            raise InputError(f"{name}: the range is {given}; it is the largest minus the smallest value, positive.")
+        return torch.full((truth.shape[0],), float(given), dtype=torch.float64, device=truth.device)
+    size = truth.abs() if truth.is_complex() else truth
+    found = size.flatten(1).amax(1) - size.flatten(1).amin(1)
+    if bool((found == 0).any()):
+        raise InputError(f"{name}: the truth of member {int((found == 0).nonzero()[0])} is constant; pass range=.")
+    return found
+
+
+def _window(fields: Tensor) -> Tensor:
+    """Means over windows of 7 pixels per axis, one axis after the other."""
+    for axis in range(2, fields.ndim):
+        fields = fields.unfold(axis, 7, 1).mean(-1)
+    return fields
 
 
 def _both(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -122,7 +122,8 @@ class Solution:
     """A judged answer. ``value`` carries the gradient; ``codes`` are per member, ``code`` is the worst of them.
 
     ``checks`` are the problem's own, ``stats`` what it cost (seconds, steps, counts), ``backward`` collects the solutions
-    of transposed solves that gradients needed.
+    of transposed solves that gradients needed. ``weight`` is that of the prior, per member, for inverse problems that have one
+    (posed by the problem, or chosen by the solver).
     """
 
     value: Tensor
@@ -137,6 +138,7 @@ class Solution:
     sentence: str = ""
     citations: tuple[str, ...] = ()
     backward: list[Solution] = dataclasses.field(default_factory=list)
+    weight: Tensor | None = None
 
     @property
     def code(self) -> Code:

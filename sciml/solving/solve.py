@@ -107,6 +107,7 @@ def solve(
         sentence=answer.sentence,
         citations=solver.citations,
         backward=record,
+        weight=problem.weights(answer) if isinstance(problem, Inverse) else None,
     )
     _speak(solution, answer, strict)
     return solution
@@ -166,7 +167,21 @@ def _run(problem: Problem, solver: Solver, start: Tensor | None, context: Contex
         sentence=next((a.sentence for a in answers if a.sentence), ""),
         counts={key: sum(a.counts.get(key, 0.0) for a in answers) for key in answers[0].counts},
         segments=(),
+        posed=_joined([a.posed for a in answers]),
+        dual=None
+        if answers[0].dual is None
+        else {k: torch.cat([(a.dual or {})[k] for a in answers]) for k in answers[0].dual},
+        samples=None
+        if answers[0].samples is None
+        else torch.cat([a.samples for a in answers if a.samples is not None], 1),
     )
+
+
+def _joined(weights: list[Any]) -> Tensor | None:
+    """The weights that were chosen member by member, ``(batch,)``."""
+    if any(weight is None for weight in weights):
+        return None
+    return torch.cat([torch.as_tensor(weight).reshape(-1) for weight in weights])
 
 
 def _attach(
