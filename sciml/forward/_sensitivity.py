@@ -193,7 +193,7 @@ class Steady:
 
 
 class Transient:
-    """The derivative through the time steps: ``J^H w`` costs about two marches, ``J v`` about four."""
+    """The derivative through the time steps, recorded once; ``J v`` is the derivative of ``w -> J^H w``."""
 
     def __init__(self, of: Sensitivity) -> None:
         forward, self.batch = of.forward, of.batch

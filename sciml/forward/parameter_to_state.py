@@ -7,8 +7,9 @@ With ``R(x, u) = 0`` the equation, ``x`` one of its named tensors and ``O`` what
 
 every solve with the given solver and judged by the problem, like any other. What depends on ``x`` alone (preconditioner,
 factors) is prepared once for all products at one ``x``. For an Evolution the derivative goes through the time steps of the
-solver: ``F'^H w`` costs about two marches and ``F' v`` about four. Automatic differentiation of the map
-itself is right as well, to any order that the solver's gradient allows.
+solver: the march is recorded at the first product at an ``x`` (which needs the memory of its steps, or those that
+``Checkpoint`` keeps), ``F'^H w`` runs backwards through it, ``F' v`` is that product differentiated once more. Automatic
+differentiation of the map itself is right as well, to any order that the solver's gradient allows.
 
 *Fails when* the equation has no solution for some parameter (InputError, with the range of the parameter and the solver's
 sentence), or the parameter must stay positive and an iteration leaves that range (use ``log=True``). Reference: Plessix,
