@@ -26,7 +26,7 @@ def total(t: Tensor) -> Tensor:
 
 def across(step: Tensor | float, like: Tensor) -> Tensor:
     """A number or ``(batch,)`` tensor with axes added so that it broadcasts against the field ``like``."""
-    one = torch.as_tensor(step, device=like.device)
+    one = torch.as_tensor(step, dtype=None if isinstance(step, Tensor) else torch.float64, device=like.device)
     one = one.to(like.real.dtype if like.is_complex() else like.dtype)
     return one.reshape(-1, *[1] * (like.ndim - 1)) if one.ndim else one
 

@@ -1,3 +1,9 @@
 """What is known before measuring: energies, proximal maps and denoisers, classical and learned."""
 
+from sciml.priors.denoiser import Denoiser as Denoiser
+from sciml.priors.gaussian import Gaussian as Gaussian
+from sciml.priors.smoothness import Smoothness as Smoothness
 from sciml.priors.total_variation import TotalVariation as TotalVariation
+from sciml.priors.wavelet import Daubechies as Daubechies
+from sciml.priors.wavelet import Haar as Haar
+from sciml.priors.wavelet import Wavelet as Wavelet

@@ -22,7 +22,6 @@ from sciml.domains.space import Space
 
 __all__ = ["Gradient", "TotalVariation"]
 
-MAX_STEPS = 20_000
 CHECK_EVERY = 10
 
 
@@ -106,8 +105,9 @@ class TotalVariation(Prior):
     ``prox`` minimises by an accelerated projected gradient method on the dual with restart (Beck and Teboulle, IEEE Trans.
     Image Process. 18, 2009, doi 10.1109/TIP.2009.2028250; O'Donoghue and Candes, Found. Comput. Math. 15, 2015, doi
     10.1007/s10208-013-9150-3), the bounds included, until the duality gap is 1e-10 of the value (1e-5 in single
-    precision), each member by itself; at most 20 000 iterations, after which the image reached is returned. Differentiable
-    by unrolling the iterations, which keeps them all in memory.
+    precision), each member by itself; at most ``max_steps`` iterations, after which the image reached is returned. A small
+    step needs tens of iterations, one that flattens objects of hundreds of pixels thousands: where the forward model is
+    not the identity, a primal-dual method needs no prox. Differentiable by unrolling, which keeps all iterations in memory.
 
     *Fails when* the image has slopes: they come out as stairs. Contrast is lost in proportion to the weight.
     Raises InputError for bounds in the wrong order and for a bound on complex images.
@@ -116,6 +116,7 @@ class TotalVariation(Prior):
     lower: float | None = None
     upper: float | None = None
     space: Space | None = None
+    max_steps: int = 2000
 
     def __post_init__(self) -> None:
         if self.lower is not None and self.upper is not None and not self.lower < self.upper:
@@ -228,14 +229,14 @@ class TotalVariation(Prior):
         left = torch.arange(v.shape[0], device=v.device)
         p = v.new_zeros((v.shape[0], *K.codomain.shape))
         q, momentum = p, torch.ones(v.shape[0], dtype=torch.float64, device=v.device)
-        for count in range(MAX_STEPS + 1):
-            if count % CHECK_EVERY == 0:
+        for count in range(self.max_steps + 1):
+            if count % CHECK_EVERY == 0 or count == self.max_steps:
                 x = self.inside(v - K.adjoint(p))
                 z = K(x)
                 whole = (limit.unsqueeze(1) * self._lengths(z)).flatten(1, 2)
                 gap = total(whole) - total((p.conj() * z).real)
                 done = gap <= tolerance * (total((x - v).abs().square()) / 2 + total(whole))
-                if count == MAX_STEPS:
+                if count == self.max_steps:
                     done = torch.ones_like(done)
                 if bool(done.any()):
                     for row in torch.nonzero(done).flatten().tolist():
