@@ -118,10 +118,11 @@ def data_exchange(
         file["exchange/data_white"] = counts(beam * flicker)
         file["exchange/data_dark"] = counts(np.zeros((frames, rows, bins)))
         file["exchange/theta"] = degrees.astype(float)
-        file["exchange/data"].attrs["axes"] = "theta:y:x"
-        file["exchange/theta"].attrs["units"] = "degrees"
-        file["exchange/title"] = "discs"
-        file["implements"] = "exchange"
+        file["exchange/data"].attrs["axes"] = np.bytes_(
+            b"theta:y:x"
+        )  # HDF5 can hang on a damaged heap of text of any length
+        file["exchange/theta"].attrs["units"] = np.bytes_(b"degrees")
+        file["exchange/title"] = np.bytes_(b"discs")
     return exact
 
 

@@ -27,7 +27,7 @@ BESIDE = (WHITE, DARK, THETA)
 PIXEL = tuple(f"measurement/instrument/detector/{name}" for name in ("x_pixel_size", "pixel_size_x", "pixel_size"))
 METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "\N{MICRO SIGN}m": 1e-6, "\N{GREEK SMALL LETTER MU}m": 1e-6, "nm": 1e-9}
 METRES |= {"metre": 1.0, "meter": 1.0, "micron": 1e-6, "microns": 1e-6, "micrometer": 1e-6, "micrometre": 1e-6}
-SLICES = 8
+SLICES = 5
 """Slices that the axis of rotation is sought in."""
 PASS_BYTES = 1 << 26
 """Counts looked at in one go while bad pixels are listed."""
