@@ -2,6 +2,11 @@
 
 from sciml.core.continuous import At as At
 from sciml.core.continuous import Continuous as Continuous
+from sciml.core.correlated import CorrelatedNoise as CorrelatedNoise
+from sciml.core.correlated import CovarianceMatrix as CovarianceMatrix
+from sciml.core.correlated import PowerSpectrum as PowerSpectrum
+from sciml.core.counts import PoissonNoise as PoissonNoise
+from sciml.core.counts import TransmissionNoise as TransmissionNoise
 from sciml.core.equation import Equation as Equation
 from sciml.core.evolution import Evolution as Evolution
 from sciml.core.gradients import Checkpoint as Checkpoint
