@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ from sciml.solvers._normal import (
     unproximal,
     weights,
 )
+from sciml.solvers._split import Analysis, Identity, Split, bounds, split_of
 from sciml.solvers.gmres import settled
 
 __all__ = ["ADMM"]
@@ -58,79 +59,13 @@ WAIT = 15
 LEAST_DAMPING = 1 / 16
 
 
-class Split(Protocol):
-    """``z = B x`` as one flat vector per member, and the proximal map of ``h``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``B x``, ``(batch, n)``."""
-
-    def adjoint(self, z: Tensor) -> Tensor:
-        """``B^H z``, an image."""
-
-    def update(self, v: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-        """``z = prox_(h / rho)(v)`` and ``m = rho (v - z)``."""
-
-
 @dataclass(frozen=True, eq=False)
-class Identity:
-    """``B = 1``, ``h = weight R``."""
+class Setup:
+    """Half of the target, the size of ``K`` and whether the images have bounds."""
 
-    prior: Any
-    weight: Tensor
-    shape: tuple[int, ...]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x``, flat."""
-        return x.flatten(1)
-
-    def adjoint(self, z: Tensor) -> Tensor:
-        """An image again."""
-        return z.reshape(-1, *self.shape)
-
-    def update(self, v: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-        """The proximal map of the prior."""
-        step = (self.weight.to(torch.float64) / rho).to(self.weight)
-        z = self.prior.prox(self.adjoint(v), step).flatten(1)
-        return z, across(rho, v) * (v - z)
-
-
-@dataclass(frozen=True, eq=False)
-class Analysis:
-    """``B = K``, ``h = weight g``; where there are bounds, a second block ``scale x`` that keeps them."""
-
-    prior: Any
-    weight: Tensor
-    shape: tuple[int, ...]
+    goal: float
     scale: float
-    inner: int
     bounded: bool
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``K x``, and ``scale x``."""
-        first = self.prior.operator(x).flatten(1)
-        return torch.cat([first, self.scale * x.flatten(1)], 1) if self.bounded else first
-
-    def field(self, z: Tensor) -> Tensor:
-        """The first block, in the shape that ``K`` makes."""
-        return z[:, : self.inner].reshape(-1, *self.prior.operator.codomain.shape)
-
-    def adjoint(self, z: Tensor) -> Tensor:
-        """``K^H z``, plus ``scale z`` of the second block."""
-        first: Tensor = self.prior.operator.adjoint(self.field(z))
-        if not self.bounded:
-            return first
-        return first + self.scale * z[:, self.inner :].reshape(-1, *self.shape)
-
-    def update(self, v: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-        """By Moreau's identity, so that the multiplier is a dual variable of ``weight g``."""
-        field = self.field(v)
-        m = self.prior.dual_prox(across(rho, field) * field, rho.to(self.weight), self.weight).flatten(1)
-        z = v[:, : self.inner] - m / across(rho, m)
-        if not self.bounded:
-            return z, m
-        rest = v[:, self.inner :]
-        box = self.scale * self.prior.inside((rest / self.scale).reshape(-1, *self.shape)).flatten(1)
-        return torch.cat([z, box], 1), torch.cat([m, across(rho, rest) * (rest - box)], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,15 +118,17 @@ class ADMM(Iterative[Inverse[Proximable]]):
         """Inverse problems with a composite or proximal prior and a weight."""
         return unproximal(problem, "ADMM", Proximable, Composite)
 
-    def setup(self, problem: Problem) -> None:
-        """Nothing is kept: the penalty belongs to the state."""
+    def setup(self, problem: Problem) -> Setup:
+        """The target, the size of ``K`` and whether there are bounds."""
+        assert isinstance(problem, Inverse)
+        return Setup(problem.targets["optimality"] / 2, *bounds(problem))
 
-    def init(self, problem: Problem, setup: None, start: Tensor | None) -> State:
+    def init(self, problem: Problem, setup: Setup, start: Tensor | None) -> State:
         """From ``start`` or zero."""
         assert isinstance(problem, Inverse)
         x = spread(problem, start)
-        split, g = _split(problem), fit(problem, x).gradient
-        z = split.forward(x)
+        split = split_of(problem, setup.scale, setup.bounded)
+        g, z = fit(problem, x).gradient, split.forward(x)
         rho = _penalty(problem, split, x, g, start is not None)
         m = torch.zeros_like(z)
         if start is not None and isinstance(split, Identity):
@@ -199,10 +136,10 @@ class ADMM(Iterative[Inverse[Proximable]]):
         one = torch.ones_like(rho)
         return State(x, z, m, g, rho, self.relaxation * one, 1e300 * one, 0 * one, one, 0 * one, one, 0)
 
-    def step(self, problem: Problem, setup: None, state: State) -> State:
+    def step(self, problem: Problem, setup: Setup, state: State) -> State:
         """One pass: the data step, the prior's step, the multipliers, then the penalty."""
         assert isinstance(problem, Inverse)
-        split, rho = _split(problem), state.rho
+        split, rho = split_of(problem, setup.scale, setup.bounded), state.rho
         x, here, products, left = self._data_step(problem, split, state)
         image = split.forward(x)
         theta, push = across(state.theta, image), across(rho, image)
@@ -239,7 +176,7 @@ class ADMM(Iterative[Inverse[Proximable]]):
             left,
             state.count + 1,
         )
-        return dataclasses.replace(new, gap=self._gap(problem, split, new, total))
+        return dataclasses.replace(new, gap=self._gap(problem, setup, split, new, total))
 
     def _data_step(self, problem: Inverse[Any], split: Split, state: State) -> tuple[Tensor, Fit, Tensor, Tensor]:
         """The image that nearly minimises the data step, the data term there, the products, the relative residual."""
@@ -268,41 +205,41 @@ class ADMM(Iterative[Inverse[Proximable]]):
         assert goal is not None
         return x, here, products, ratio(REDUCTION * solved.left, goal)
 
-    def _gap(self, problem: Inverse[Any], split: Split, state: State, total: Tensor) -> Tensor:
+    def _gap(self, problem: Inverse[Any], setup: Setup, split: Split, state: State, total: Tensor) -> Tensor:
         """The duality gap of a composite prior; else a bound of the certificate's number, exact where that is small."""
-        weight, target = weights(problem), problem.targets["optimality"]
+        weight, goal = weights(problem), setup.goal
         with torch.no_grad():
             if isinstance(split, Analysis):
                 exact = problem.optimality(problem.prior.inside(state.x), weight, {"prior": split.field(state.m)})
                 return exact.to(state.gap)
             z = split.adjoint(state.z)
-            gap, near = total, total <= target
+            gap, near = total, total <= 2 * goal
             if _only(problem) is None and isinstance(problem.prior, Energy):
                 there = fit(problem, z)
                 rest = there.gradient + split.adjoint(state.m)
                 gap = ratio(_size(rest) * _size(z), objective(problem, z, there.value))
-                near = gap <= target / 2
+                near = gap <= goal
             if settled(~near):
                 return gap
-            gap = torch.where(near, torch.maximum(gap, torch.full_like(gap, 0.501 * target)), gap)
+            gap = torch.where(near, torch.maximum(gap, torch.full_like(gap, 1.001 * goal)), gap)
             if state.count % CHECK_EVERY:
                 return gap
             return torch.where(near, problem.optimality(z, weight).to(gap), gap)
 
-    def measure(self, problem: Problem, setup: None, state: State) -> Tensor:
+    def measure(self, problem: Problem, setup: Setup, state: State) -> Tensor:
         """The certificate's number, or a larger one where it is not near."""
         return state.gap
 
-    def done(self, problem: Problem, setup: None, state: State) -> Tensor:
+    def done(self, problem: Problem, setup: Setup, state: State) -> Tensor:
         """CONVERGED at half the target, not before the first step."""
         codes = running(state.x.shape[0], state.x.device)
-        good = (state.gap <= problem.targets["optimality"] / 2) & (state.count > 0)
+        good = (state.gap <= setup.goal) & (state.count > 0)
         return torch.where(good, torch.full_like(codes, int(Code.CONVERGED)), codes)
 
-    def answer(self, problem: Problem, setup: None, state: State) -> Answer:
+    def answer(self, problem: Problem, setup: Setup, state: State) -> Answer:
         """The image within its bounds and the dual variable; for a proximal prior the image that its map made."""
         assert isinstance(problem, Inverse)
-        split, claim = _split(problem), running(state.x.shape[0], state.x.device)
+        split, claim = split_of(problem, setup.scale, setup.bounded), running(state.x.shape[0], state.x.device)
         counts = {"inner_steps": float(state.products.max()), "inner_residual": float(state.left.max())}
         if isinstance(split, Analysis):
             return Answer(problem.prior.inside(state.x), claim, counts=counts, dual={"prior": split.field(state.m)})
@@ -313,16 +250,6 @@ def _only(problem: Inverse[Any]) -> float | None:
     """The one step of the prior's proximal map, where it has only one."""
     step: float | None = getattr(problem.prior, "only_step", None)
     return step
-
-
-def _split(problem: Inverse[Any]) -> Split:
-    prior, weight, shape = problem.prior, weights(problem), problem.space.shape
-    if not isinstance(prior, Composite) or _only(problem) is not None:
-        return Identity(prior, weight, shape)
-    far = torch.full((1, *shape), 1e30, dtype=problem.space.zeros().dtype, device=problem.data.device)
-    bounded = not (settled(prior.inside(far) == far) and settled(prior.inside(-far) == -far))
-    scale = float(prior.operator.size_bound().max()) if bounded and far.device.type != "meta" else 1.0
-    return Analysis(prior, weight, shape, scale, prior.operator.codomain.size, bounded)
 
 
 def _penalty(problem: Inverse[Any], split: Split, x: Tensor, g: Tensor, started: bool) -> Tensor:
@@ -338,7 +265,7 @@ def _penalty(problem: Inverse[Any], split: Split, x: Tensor, g: Tensor, started:
         size = curvature(problem, x)
         z = split.forward(x)
         if isinstance(split, Analysis):
-            size = size / problem.prior.operator.size_bound().square().to(size).clamp_min(1e-300)
+            size = size / split.scale**2
             field = split.field(z)
             z, strength = field.flatten(1), weight * problem.prior.outer(field)
         elif isinstance(problem.prior, Energy):
@@ -379,7 +306,14 @@ def _size(r: Tensor) -> Tensor:
 
 
 def example() -> tuple[ADMM, Any]:
-    """Total variation of a small image seen through a random matrix."""
-    from sciml.solvers.proximal_gradient import small
+    """Total variation of a blocky signal seen through a random matrix."""
+    from sciml.core.matrix import Matrix
+    from sciml.core.noise import GaussianNoise
+    from sciml.priors.total_variation import TotalVariation
 
-    return ADMM(), small()
+    generator = torch.Generator().manual_seed(0)
+    matrix = Matrix(torch.randn(20, 12, generator=generator, dtype=torch.float64))
+    truth = torch.tensor([[[1.0] * 5 + [3.0] * 4 + [2.0] * 3]], dtype=torch.float64)
+    noise = GaussianNoise(0.3)
+    data = noise.sample(matrix(truth), generator=generator)
+    return ADMM(), Inverse("few jumps", matrix, data, noise, TotalVariation(lower=0.0), weight=5.0)

@@ -140,13 +140,14 @@ class ProximalGradient(Iterative[Inverse[Proximable]]):
         """Whether an explicit step of the prior's size overshoots, per member."""
         x = spread(problem, start)
         with torch.no_grad():
-            stiff = curvature(problem, x) * problem.prior.only_step / weights(problem) > MARGIN
+            stiff: Tensor = curvature(problem, x) * problem.prior.only_step / weights(problem) > MARGIN
         return stiff
 
-    def setup(self, problem: Problem) -> None:
-        """Nothing: the step belongs to the state."""
+    def setup(self, problem: Problem) -> float:
+        """Half of the target."""
+        return problem.targets["optimality"] / 2
 
-    def init(self, problem: Problem, setup: None, start: Tensor | None) -> State:
+    def init(self, problem: Problem, setup: float, start: Tensor | None) -> State:
         """From ``start`` or zero, with the largest step that is safe by a power iteration."""
         assert isinstance(problem, Inverse)
         x = spread(problem, start)
@@ -159,7 +160,7 @@ class ProximalGradient(Iterative[Inverse[Proximable]]):
         value = objective(problem, x, here.value).detach()
         return State(x, x, here.gradient, here.gradient, value, one, 0 * one, tau, one, 0)
 
-    def step(self, problem: Problem, setup: None, state: State) -> State:
+    def step(self, problem: Problem, setup: float, state: State) -> State:
         """One step, its length found by trial."""
         assert isinstance(problem, Inverse)
         beta = across(state.beta, state.x)
@@ -196,7 +197,7 @@ class ProximalGradient(Iterative[Inverse[Proximable]]):
             torch.where(kept, state.gap, gap),
             state.count + 1,
         )
-        return self._checked(problem, new, kept)
+        return self._checked(problem, setup, new, kept)
 
     def _descend(
         self, problem: Inverse[Any], state: State, y: Tensor, energy: Tensor, slope: Tensor
@@ -230,9 +231,8 @@ class ProximalGradient(Iterative[Inverse[Proximable]]):
             tau = torch.where(good, tau, 0.6 * tau)
         return x, here.gradient, here.value, tau
 
-    def _checked(self, problem: Inverse[Any], state: State, kept: Tensor) -> State:
+    def _checked(self, problem: Inverse[Any], goal: float, state: State, kept: Tensor) -> State:
         """Where the running number is small, the problem's own, now and then: the claim is then the certificate's."""
-        goal = problem.targets["optimality"] / 2
         near = (state.gap <= goal) & ~kept
         if settled(~near):
             return state
@@ -242,17 +242,17 @@ class ProximalGradient(Iterative[Inverse[Proximable]]):
             exact = problem.optimality(state.x.detach(), weights(problem))
         return dataclasses.replace(state, gap=torch.where(near, exact.to(state.gap), state.gap))
 
-    def measure(self, problem: Problem, setup: None, state: State) -> Tensor:
+    def measure(self, problem: Problem, setup: float, state: State) -> Tensor:
         """A bound of the certificate's number; the number itself where that is small."""
         return state.gap
 
-    def done(self, problem: Problem, setup: None, state: State) -> Tensor:
+    def done(self, problem: Problem, setup: float, state: State) -> Tensor:
         """CONVERGED at half the target, not before the first step."""
         codes = running(state.x.shape[0], state.x.device)
-        good = (state.gap <= problem.targets["optimality"] / 2) & (state.count > 0)
+        good = (state.gap <= setup) & (state.count > 0)
         return torch.where(good, torch.full_like(codes, int(Code.CONVERGED)), codes)
 
-    def answer(self, problem: Problem, setup: None, state: State) -> Answer:
+    def answer(self, problem: Problem, setup: float, state: State) -> Answer:
         """The image."""
         return Answer(state.x, running(state.x.shape[0], state.x.device))
 
@@ -274,20 +274,15 @@ def _joined(answers: list[Answer]) -> Answer:
     )
 
 
-def small() -> Inverse[Any]:
-    """Total variation of a signal of 12 numbers, seen through a matrix with more rows."""
+def example() -> tuple[ProximalGradient, Any]:
+    """A blocky signal with few Haar wavelets, seen through a random matrix."""
     from sciml.core.matrix import Matrix
     from sciml.core.noise import GaussianNoise
-    from sciml.priors.total_variation import TotalVariation
+    from sciml.priors.wavelet import Haar, Wavelet
 
     generator = torch.Generator().manual_seed(0)
-    matrix = torch.randn(20, 12, generator=generator, dtype=torch.float64)
+    matrix = Matrix(torch.randn(20, 12, generator=generator, dtype=torch.float64))
     truth = torch.tensor([[[1.0] * 5 + [3.0] * 4 + [2.0] * 3]], dtype=torch.float64)
     noise = GaussianNoise(0.3)
-    data = noise.sample(Matrix(matrix)(truth), generator=generator)
-    return Inverse("small signal", Matrix(matrix), data, noise, TotalVariation(), weight=5.0)
-
-
-def example() -> tuple[ProximalGradient, Any]:
-    """Total variation of a small signal."""
-    return ProximalGradient(), small()
+    data = noise.sample(matrix(truth), generator=generator)
+    return ProximalGradient(), Inverse("few wavelets", matrix, data, noise, Wavelet(family=Haar()), weight=5.0)
