@@ -19,6 +19,7 @@ O'Leary, Deblurring Images, SIAM 2006, doi 10.1137/1.9780898718874.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from abc import ABC, abstractmethod
@@ -211,11 +212,7 @@ class Convolution(LinearOperator):
         result = []
         for n, k, c in zip(self.pixels.shape, self.sizes, self.centre, strict=True):
             before, after = (0, 0) if isinstance(self.boundary, Valid) else (k - 1 - c, c)
-            where = range(-before, n + after)
-            if isinstance(self.boundary, Extension):
-                result.append(_grouped([self.boundary.source(i, n) for i in where]))
-            else:
-                result.append(_grouped([i % n for i in where]))
+            result.append(_wide(self.boundary if isinstance(self.boundary, Extension) else None, n, before, after))
         return result
 
     def _taps(self, like: Tensor) -> list[tuple[tuple[int, ...], Tensor]]:
@@ -297,6 +294,13 @@ class Convolution(LinearOperator):
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_held"}
+
+
+@functools.lru_cache(maxsize=256)
+def _wide(boundary: Extension | None, n: int, before: int, after: int) -> tuple[Run, ...]:
+    """The runs of an axis with so many pixels more at its ends; None repeats the image."""
+    where = range(-before, n + after)
+    return _grouped([i % n if boundary is None else boundary.source(i, n) for i in where])
 
 
 def _grouped(sources: Sequence[int | None]) -> tuple[Run, ...]:

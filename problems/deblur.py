@@ -1,0 +1,156 @@
+"""Deblurring: a sharp image from one that a known kernel has blurred, with noise; lengths are in pixels.
+
+Without ``data`` the blurred image is simulated: a random sum of ellipses (or your ``image``) on ``n`` x ``n`` pixels, convolved with
+a Gaussian of standard deviation ``width`` (or your ``kernel``), and white noise of ``sigma`` (0.01) in the units of the image. The
+same convolution is used to simulate and to reconstruct, so what the blur did beyond the sides is known, as it never is in
+measured data. ``batch=B`` draws images; member ``i`` depends on ``seed`` and ``i`` alone.
+
+With ``data``, a blurred image you measured ``(x, y)`` or ``(batch, 1, x, y)``, in one, two or three axes, the noise is estimated
+from it unless ``sigma`` is given. ``boundary`` says what was beyond the sides: "reflect", "nearest", "zero", "periodic", or "valid"
+(nothing is assumed: the image is larger than the data by the kernel's size less one).
+
+The prior is total variation; other priors by ``with_prior``. *Fails when* the kernel is not the true one (ringing along edges), or
+the noise was estimated from an image that is rough at the scale of single pixels (estimated too high: too smooth a result).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sciml.core import GaussianNoise, Inverse
+from sciml.domains import InputError, Periodic, Pixels
+from sciml.domains.phantoms import Ellipses
+from sciml.forward import Convolution, Nearest, Reflect, Valid, Zero, gaussian_kernel
+from sciml.priors import TotalVariation
+from sciml.solvers import Discrepancy, PrimalDual, ProximalGradient
+
+BOUNDARIES: dict[str, Any] = {
+    "reflect": Reflect(),
+    "nearest": Nearest(),
+    "zero": Zero(),
+    "periodic": Periodic(),
+    "valid": Valid(),
+}
+
+
+def problem(
+    *,
+    data: Tensor | None = None,
+    image: Tensor | None = None,
+    n: int | Sequence[int] = 128,
+    width: float | Sequence[float] = 2.0,
+    kernel: Tensor | None = None,
+    sigma: float | None = None,
+    boundary: str = "reflect",
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> Inverse:
+    """The blurred image ``data``, or a simulated one: the first that ``draw`` gives for this seed."""
+    if data is None:
+        return simulated(1, image, n, width, kernel, sigma, boundary, seed, dtype)
+    if image is not None:
+        raise InputError("deblur takes data= (blurred, measured) or image= (sharp, to be blurred here), not both")
+    if not isinstance(data, Tensor) or data.ndim < 1 or data.is_complex():
+        raise InputError(
+            "data is a real tensor of shape (x, y), or (batch, 1, x, y); make one with torch.as_tensor(image)"
+        )
+    data = (data[None, None] if data.ndim <= 3 else data).to(dtype)
+    if data.shape[1] != 1:
+        raise InputError(
+            f"data has shape {tuple(data.shape)}; give (x, y), or (batch, 1, x, y) with colours as members"
+        )
+    blur = instrument(tuple(data.shape[2:]), width, kernel, boundary, dtype, grown=True)
+    noise = GaussianNoise.estimate(data) if sigma is None else GaussianNoise(float(sigma))
+    return Inverse("deblur", blur, data, noise, TotalVariation())
+
+
+def draw(count: int, *, seed: int = 0, **settings: Any) -> Inverse:
+    """``count`` random images, blurred alike."""
+    if count < 1:
+        raise InputError(f"count is {count}; draw at least one member")
+    if settings.pop("data", None) is not None:
+        raise InputError("measured data are not drawn; give data= without batch=")
+    known: dict[str, Any] = {
+        "image": None,
+        "n": 128,
+        "width": 2.0,
+        "kernel": None,
+        "sigma": None,
+        "boundary": "reflect",
+        "dtype": torch.float64,
+    }
+    return simulated(count, seed=seed, **{**known, **settings})
+
+
+def simulated(
+    count: int,
+    image: Tensor | None,
+    n: int | Sequence[int],
+    width: float | Sequence[float],
+    kernel: Tensor | None,
+    sigma: float | None,
+    boundary: str,
+    seed: int,
+    dtype: torch.dtype,
+) -> Inverse:
+    """Images, blurred and with noise; the truth is kept."""
+    level = 0.01 if sigma is None else float(sigma)
+    if not 0 < level < math.inf:
+        raise InputError(f"sigma is {sigma}; noise is simulated with a positive standard deviation")
+    shape = (n, n) if isinstance(n, int) else tuple(int(m) for m in n)
+    if image is not None:
+        image = image[None, None] if image.ndim <= 3 else image
+        shape = tuple(image.shape[2:])
+    elif len(shape) != 2 or min(shape) < 1:
+        raise InputError(f"n is {n}; random ellipses are drawn in the plane, for other images give image=")
+    blur = instrument(shape, width, kernel, boundary, torch.float64, grown=False)
+    truth = ellipses(count, shape, seed) if image is None else image.to(torch.float64).expand(count, *image.shape[1:])
+    noise, clean = GaussianNoise(level), blur(truth)
+    draws = [noise.sample(clean[i : i + 1], generator=generator(seed, i, "noise")) for i in range(count)]
+    blur = dataclasses.replace(blur, kernel=blur.kernel.to(dtype))
+    return Inverse("deblur", blur, torch.cat(draws).to(dtype), noise, TotalVariation(), truth=truth.to(dtype))
+
+
+def instrument(
+    shape: tuple[int, ...],
+    width: float | Sequence[float],
+    kernel: Tensor | None,
+    boundary: str,
+    dtype: torch.dtype,
+    grown: bool,
+) -> Convolution:
+    """The convolution; ``grown``: ``shape`` is that of the data, and under "valid" the image is larger."""
+    if boundary not in BOUNDARIES:
+        raise InputError(f"there is no boundary {boundary!r}; deblur knows {', '.join(BOUNDARIES)}")
+    made = gaussian_kernel(width, (1.0,) * len(shape)) if kernel is None else kernel
+    made = made.to(dtype)
+    if grown and boundary == "valid":
+        shape = tuple(m + k - 1 for m, k in zip(shape, made.shape[-len(shape) :], strict=True))
+    return Convolution(Pixels(shape, tuple(float(m) for m in shape)), made, BOUNDARIES[boundary])
+
+
+def ellipses(count: int, shape: tuple[int, ...], seed: int) -> Tensor:
+    """``count`` random phantoms over the longer side of the image."""
+    pixels = Pixels(shape, tuple(float(m) for m in shape))
+    drawn = [Ellipses.random(1, generator=generator(seed, i, "image"), extent=float(max(shape))) for i in range(count)]
+    return torch.cat([one.image(pixels) for one in drawn])
+
+
+def solver(problem: Inverse) -> Any:
+    """Primal-dual steps for convex priors, proximal gradient steps for learned ones; the weight by the discrepancy."""
+    posed = dataclasses.replace(problem, weight=1.0)
+    inner: Any = PrimalDual() if PrimalDual().accepts(posed) is None else ProximalGradient()
+    return Discrepancy(inner) if problem.weight is None else inner
+
+
+def generator(seed: int, index: int, what: str) -> torch.Generator:
+    """Independent of the other members, and of what else is drawn: all goes through a hash."""
+    word = hashlib.sha256(f"{seed} {index} {what}".encode()).digest()[:8]
+    return torch.Generator().manual_seed(int.from_bytes(word, "little") >> 1)
