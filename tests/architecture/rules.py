@@ -35,6 +35,7 @@ SIDEWAYS: dict[tuple[str, str], tuple[str, str]] = {
     ("show", "training"): ("lazy", "curves and samples of a fit"),
     ("catalogue", "training"): ("lazy", "pretrained weights are a fit"),
     ("solving", "catalogue"): ("lazy", "refine loads the same problem on another grid"),
+    ("solvers", "priors"): ("lazy", "example()"),
     ("solvers", "discretise"): ("lazy", "example() and default operators"),
 }
 
