@@ -139,7 +139,7 @@ class PoissonNoise(_Counts):
 
         Unmeasured components must be zero.
         """
-        s = (q / self._scale(y)).to(torch.float64)
+        s = (q * self._scale(y)).to(torch.float64)
         counts = y.to(torch.float64)
         value = -s * _wide(self.background, y) - torch.special.xlogy(counts, (1 - s).clamp_min(0))
         value = value.masked_fill(s > 1 + _slack(q), math.inf)
