@@ -163,4 +163,5 @@ def solver(problem: Inverse) -> Any:
 
 def draw(count: int, *, seed: int, **settings: Any) -> Inverse:
     """Scans of random ellipses."""
-    return problem(**{"phantom": Ellipses.random(count, seed=seed), "seed": seed, **settings})
+    phantom = settings.pop("phantom", None) or Ellipses.random(count, seed=seed)
+    return problem(phantom=phantom, seed=seed, **settings)

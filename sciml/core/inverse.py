@@ -34,8 +34,8 @@ class Inverse(Problem, Generic[P]):
     object that keeps the protocols of ``core/prior.py``; None asks only for agreement with the data. ``weight`` is a number
     or ``(batch,)``; None leaves it to ``Discrepancy``. ``truth`` is kept for comparison and taken away before a solver runs.
 
-    Gates: ``optimality`` when a weight is posed, ``misfit`` when the weight was chosen by rule, or when there is nothing to
-    be optimal for (no prior, or one that only denoises).
+    Gates: ``optimality`` when the prior states an energy (infinite as long as no weight is posed), ``misfit`` when the weight
+    was chosen by rule, or when there is nothing to be optimal for (no prior, or one that only denoises).
 
     * ``optimality`` bounds, relative to the objective ``P(x)``, how much lower it could be anywhere within ``|x|`` of ``x``:
       ``(P(x) - g(x) + |grad g(x)| |x|) / P(x)`` with a convex ``g <= P``. For ``R = g(K x)`` and the answer's dual variable
@@ -167,8 +167,9 @@ class Inverse(Problem, Generic[P]):
             gate = Check("misfit", (chi - 1).abs(), self.targets["misfit"])
             if not self.energetic:
                 return (gate, told)
-            if weight is None:
-                return (told,)
+            if weight is None:  # nothing can be optimal for a prior of unknown weight
+                never = Check("optimality", torch.full_like(chi, math.inf), self.targets["optimality"])
+                return (never, gate, told)
             dual = None if judged is None else judged.dual
             optimal = Check("optimality", self.optimality(x, weight, dual), self.targets["optimality"])
             chosen = judged is not None and judged.posed is not None

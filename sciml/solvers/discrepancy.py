@@ -98,6 +98,11 @@ class Discrepancy(Solver[Any]):
                     break
                 tight = tight or settled or search.narrow
                 search.advance(chi, band)
+            else:
+                if not tight:  # no weight reaches the band: the last one is at least solved as asked
+                    posed = dataclasses.replace(problem, weight=posed.weight, recipe=None)
+                    answer = self.inner.run(posed, image, context)
+                    steps += answer.steps
         if torch.is_grad_enabled():
             posed = dataclasses.replace(problem, weight=search.weight, recipe=None)
             answer = self.inner.run(posed, image, context)
