@@ -278,6 +278,16 @@ class JosephWeights:
                 block.adjoint = table
             return table
 
+    def _back(self, block: _Block, products: Tensor) -> Tensor:
+        """The transposed weights of a block times columns; weights used only once are not worth transposing."""
+        if block.kept or self.device.type != "cpu":
+            return self._table(block, True) @ products
+        import scipy.sparse
+
+        values, rows, start = self._rows(block)
+        shape = math.prod(self.rays.shape), len(start) - 1
+        return torch.from_numpy(scipy.sparse.csc_array((values, rows, start), shape=shape) @ products.numpy())
+
     def _tensor(self, arrays: tuple[Any, Any, Any], size: tuple[int, int]) -> Tensor:
         values, columns, start = (torch.from_numpy(array) for array in arrays)
         with warnings.catch_warnings():  # torch says once that its sparse matrices are young
@@ -305,7 +315,7 @@ class JosephWeights:
         for block in self.blocks:
             images = len(self.fold.parts[block.part].images)
             count = (block.last - block.first) * rows * images
-            columns = self._table(block, True) @ products[at : at + count].reshape(-1, images * batch)
+            columns = self._back(block, products[at : at + count].reshape(-1, images * batch))
             sums[block.part] = sums[block.part] + columns if sums[block.part].numel() else columns
             at += count
         image = embedding_bag(self.mirrors[0][1], sums[0].reshape(-1, batch), mode="sum")

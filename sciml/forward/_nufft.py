@@ -32,6 +32,7 @@ __all__ = ["SliceTransform", "engine"]
 MARGIN = 8  # bins between the periodic copies
 TOGETHER = 8  # images transformed by one plan
 PLANS = 4  # plans kept per geometry
+WORK = 500_000  # points and pixels that make a thread of the engine worth while: its threads and torch's get in each other's way
 COARSE = 1e-8  # accuracies above this are reached with a fine grid of 1.25 instead of 2 times the image
 SINGLE = 1e-6  # the best accuracy in single precision
 
@@ -96,7 +97,8 @@ class SliceTransform:
         return 2 * number * (self.kind.itemsize + self.dtype.itemsize) + len(self.plans) * plan
 
     def _plan(self, type_: int, images: int) -> Any:
-        threads = torch.get_num_threads()
+        work = images * (self.phase.numel() + math.prod(self.rays.shape))
+        threads = min(torch.get_num_threads(), max(1, work // WORK))
         key = (type_, images, threads)
         if key in self.plans:
             self.plans.move_to_end(key)

@@ -67,8 +67,8 @@ class RayDriven:
     """Joseph's weights in sparse matrices, at most ``memory`` bytes of them; the others are made again at every use.
 
     Views that are mirror images of each other, or the two halves of a centred detector, share their weights, so that evenly
-    spaced views of a centred square with equal pixels hold an eighth of them. Making the weights takes about 20 to 40
-    times as long as multiplying with them: weights beyond ``memory`` slow every product down by as much.
+    spaced views of a centred square with equal pixels hold an eighth of them. Weights beyond ``memory`` slow every product
+    down: making them takes about ten times the arithmetic of multiplying with them.
     """
 
     memory: float = 3e9
