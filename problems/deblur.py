@@ -112,8 +112,9 @@ def simulated(
         raise InputError(f"n is {n}; random ellipses are drawn in the plane, for other images give image=")
     blur = instrument(shape, width, kernel, boundary, torch.float64, grown=False)
     truth = ellipses(count, shape, seed) if image is None else image.to(torch.float64).expand(count, *image.shape[1:])
-    noise, clean = GaussianNoise(level), blur(truth)
-    draws = [noise.sample(clean[i : i + 1], generator=generator(seed, i, "noise")) for i in range(count)]
+    noise = GaussianNoise(level)
+    # Each by itself: the bits of a transform may depend on how many are done together.
+    draws = [noise.sample(blur(truth[i : i + 1]), generator=generator(seed, i, "noise")) for i in range(count)]
     blur = dataclasses.replace(blur, kernel=blur.kernel.to(dtype))
     return Inverse("deblur", blur, torch.cat(draws).to(dtype), noise, TotalVariation(), truth=truth.to(dtype))
 
