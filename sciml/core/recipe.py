@@ -79,16 +79,21 @@ class Recipe:
         return Recipe(source, sha256, packed, arrays=arrays)
 
     def to_json(self) -> str:
-        """The recipe as JSON, arrays as digests."""
-        return json.dumps(
-            {
-                "source": self.source,
-                "sha256": self.sha256,
-                "settings": self._digested(dict(self.settings)),
-                "changes": self._digested(list(self.changes)),
-                "complete": self.complete,
-            }
-        )
+        """The recipe as JSON, arrays as digests. Objects that JSON cannot hold are told in words; it is then not complete."""
+        told = []
+
+        def words(thing: Any) -> str:
+            told.append(thing)
+            return repr(thing)
+
+        parts = {
+            "source": self.source,
+            "sha256": self.sha256,
+            "settings": self._digested(dict(self.settings)),
+            "changes": self._digested(list(self.changes)),
+        }
+        text = json.dumps(parts, default=words)
+        return json.dumps({**json.loads(text), "complete": self.complete and not told})
 
     def _digested(self, packed: Any) -> Any:
         if isinstance(packed, Mapping):

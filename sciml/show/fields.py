@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sciml.domains.space import Space
 
-__all__ = ["Part", "field_panels", "image", "limits_of", "line", "parts_of", "scale", "slices"]
+__all__ = ["Part", "colour_bar", "field_panels", "image", "limits_of", "line", "parts_of", "scale", "slices"]
 
 MOST_POINTS = 1024
 MOST_CHANNELS = 4
@@ -28,7 +28,8 @@ MOST_CHANNELS = 4
 class Part:
     """One real array on a grid. ``values`` has the axes ``names``, ``lines`` their coordinates; ``cyclic`` is an angle.
 
-    ``limits`` fixes the colours (so that several parts can share a scale); ``error`` asks for the colours of errors.
+    ``limits`` fixes the colours (so that several parts can share a scale); ``error`` asks for the colours of errors,
+    ``colours`` for a map by name, between the limits.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Part:
     cyclic: bool = False
     limits: tuple[float, float] | None = None
     error: bool = False
+    colours: str = ""
 
     @property
     def constant(self) -> bool:
@@ -95,6 +97,8 @@ def scale(part: Part) -> tuple[str, float, float]:
     import math
 
     low, high = limits_of([part]) if part.limits is None else part.limits
+    if part.colours:
+        return part.colours, low, high
     if part.cyclic:
         return "twilight", -math.pi, math.pi
     if part.error:
@@ -137,6 +141,7 @@ def image(axes: Axes, part: Part) -> Any:
     axes.set_aspect("equal" if same_kind and 0.2 < width / height < 5 else "auto")
     tidy(axes, part.names[0], part.names[1], part.label)
     axes.grid(visible=False)
+    axes.locator_params(nbins=6)
     colour_bar(axes, shown)
     return shown
 

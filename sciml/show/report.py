@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sciml.domains.errors import InputError
 from sciml.files.checkpoint import write_atomic
 from sciml.show.canvas import encode
+from sciml.show.comparison import Reconstructions
 from sciml.show.learning import history_of, samples, training_curves
 from sciml.show.plot import plot
 from sciml.show.summary import certificate, check_text, plain, verdict
@@ -50,7 +51,7 @@ def report(
 
     Args:
         items: one thing or a sequence of things, in the order of the page: the folder of a training run, a Fit, a
-            Solution, a Score, a figure, the path of an image or movie (``.png``, ``.gif``, ``.jpg``, ``.webp``), a mapping
+            Solution, a Score, ``reconstructions(...)``, a figure, the path of an image or movie (``.png``, ``.gif``, ``.jpg``, ``.webp``), a mapping
             (a table of two columns), a list of mappings (a table), text (a heading if short, otherwise a paragraph).
         out: the file; ``report.html`` in the folder for a run, otherwise in the current one.
         title: heading of the page.
@@ -59,13 +60,14 @@ def report(
     Raises:
         InputError: a folder without a run, a thing that no page can show, an unwritable place.
     """
-    things = list(items) if isinstance(items, Sequence) and not isinstance(items, str | bytes) else [items]
+    alone = not isinstance(items, Sequence) or isinstance(items, str | bytes | Reconstructions)
+    things = [items] if alone else list(items)
     if things and all(isinstance(thing, Mapping) for thing in things):
         things = [things] if isinstance(items, list) else things
     if out is None:
         first = things[0] if things else None
-        alone = isinstance(first, str | os.PathLike) and Path(first).is_dir()
-        out = (Path(first) if alone else Path()) / "report.html"  # type: ignore[arg-type]
+        folder = isinstance(first, str | os.PathLike) and Path(first).is_dir()
+        out = (Path(first) if folder else Path()) / "report.html"  # type: ignore[arg-type]
     target = Path(out)
     if target.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"a report is written to a file that ends in .html, not '{target}'.")
@@ -114,6 +116,8 @@ def _section(thing: Any, data: Any) -> str:
 
     if isinstance(thing, Solution):
         return _solution(thing)
+    if isinstance(thing, Reconstructions):
+        return _reconstructions(thing)
     if isinstance(thing, Figure):
         return _figure(thing)
     if isinstance(thing, Fit):
@@ -137,8 +141,19 @@ def _section(thing: Any, data: Any) -> str:
             return f"<h2>{html.escape(thing)}</h2>" if short else f"<p>{html.escape(thing)}</p>"
         raise InputError(f"there is no folder '{path}' to report on; give the folder passed to `fit` as out=.")
     raise InputError(
-        f"a report cannot show {type(thing).__name__}; pass folders, fits, solutions, scores, figures, images, tables or text."
+        f"a report cannot show {type(thing).__name__}; pass folders, fits, solutions, scores, reconstructions, figures, images, tables or text."
     )
+
+
+def _reconstructions(shown: Reconstructions) -> str:
+    """The comparison, the table, and a page of each folded away."""
+    folded = [
+        _fold(name, _figure(plot(solution), name) + _pre(certificate(solution)))
+        for name, solution in zip(shown.names, shown.solutions, strict=True)
+    ]
+    words = ", ".join(shown.names)
+    parts = [f"<h2>{html.escape(shown.heading)}</h2>", _figure(shown.figure(), words), _rows(shown.rows()), *folded]
+    return "\n".join(parts)
 
 
 def _solution(solution: Solution) -> str:
@@ -152,6 +167,7 @@ def _solution(solution: Solution) -> str:
         "members": ", ".join(f"{count} {name}" for name, count in verdict(solution).items()),
         "shape": tuple(solution.value.shape),
         "solver": repr(solution.solver),
+        **({} if solution.weight is None else {"weight of the prior": solution.weight.tolist()}),
         **solution.stats,
     }
     parts = [

@@ -29,7 +29,9 @@ def check_text(check: Check, member: int | None = None) -> str:
     """Name, value (of one member, or the largest) and target."""
     values = check.value.detach()
     value = float(values.max()) if member is None else float(values[member % len(values)])
-    return f"{check.name} {value:.1e}" + ("" if check.target is None else f" (target {check.target:.0e})")
+    if check.target is None:
+        return f"{check.name} {value:.3g}"
+    return f"{check.name} {value:.1e} (target {check.target:.0e})"
 
 
 def verdict(solution: Solution) -> dict[str, int]:
