@@ -28,6 +28,9 @@ class Split(Protocol):
     def update(self, v: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
         """``z = prox_(h / rho)(v)`` and ``m = rho (v - z)``."""
 
+    def image(self, x: Tensor, z: Tensor) -> Tensor:
+        """The image to hand over: the one that the prior made, where it made one."""
+
 
 @dataclass(frozen=True, eq=False)
 class Identity:
@@ -50,6 +53,10 @@ class Identity:
         step = (self.weight.to(torch.float64) / rho).to(self.weight)
         z = self.prior.prox(self.adjoint(v), step).flatten(1)
         return z, across(rho, v) * (v - z)
+
+    def image(self, x: Tensor, z: Tensor) -> Tensor:
+        """What the proximal map gave."""
+        return self.adjoint(z)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +97,10 @@ class Analysis:
         box = self.scale * self.prior.inside((rest / self.scale).reshape(-1, *self.shape)).flatten(1)
         return torch.cat([z, box], 1), torch.cat([m, across(rho, rest) * (rest - box)], 1)
 
+    def image(self, x: Tensor, z: Tensor) -> Tensor:
+        """Where there are bounds, the second block: it lies on them exactly where their multipliers are at work."""
+        return self.prior.inside(z[:, self.inner :].reshape(x.shape) / self.scale) if self.bounded else x
+
 
 def split_of(problem: Inverse[Any], scale: float, bounded: bool) -> Split:
     """``B`` and ``h`` of a problem; a prior that knows its proximal map at one step only is split at the image itself."""
@@ -100,10 +111,14 @@ def split_of(problem: Inverse[Any], scale: float, bounded: bool) -> Split:
 
 
 def bounds(problem: Inverse[Any]) -> tuple[float, bool]:
-    """The size of ``K``, and whether the prior has bounds: where it leaves very large images as they are, it has none."""
+    """The weight of a second block beside ``K``, a third of its size, and whether the prior has bounds.
+
+    Where it leaves very large images as they are, it has none.
+    """
     prior = problem.prior
     if not isinstance(prior, Composite):
         return 1.0, False
+    # Which images are bounded cannot be asked of a prior; very large ones tell.
     far = torch.full_like(problem.space.zeros(), 1e30)
     bounded = not bool((prior.inside(far) == far).all() and (prior.inside(-far) == -far).all())
-    return float(prior.operator.size_bound().max()), bounded
+    return 0.3 * float(prior.operator.size_bound().max()), bounded

@@ -57,11 +57,12 @@ BALANCE_EVERY, BALANCE_UNTIL = 5, 200
 CHECK_EVERY = 3
 WAIT = 15
 LEAST_DAMPING = 1 / 16
+FAR = 1e30  # before the first measurement
 
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """Half of the target, the size of ``K`` and whether the images have bounds."""
+    """Half of the target, the scale of the second block and whether there is one."""
 
     goal: float
     scale: float
@@ -119,7 +120,7 @@ class ADMM(Iterative[Inverse[Proximable]]):
         return unproximal(problem, "ADMM", Proximable, Composite)
 
     def setup(self, problem: Problem) -> Setup:
-        """The target, the size of ``K`` and whether there are bounds."""
+        """The target, and how the prior is split."""
         assert isinstance(problem, Inverse)
         return Setup(problem.targets["optimality"] / 2, *bounds(problem))
 
@@ -134,7 +135,7 @@ class ADMM(Iterative[Inverse[Proximable]]):
         if start is not None and isinstance(split, Identity):
             m = -split.forward(g)  # what it is at a solution
         one = torch.ones_like(rho)
-        return State(x, z, m, g, rho, self.relaxation * one, 1e300 * one, 0 * one, one, 0 * one, one, 0)
+        return State(x, z, m, g, rho, self.relaxation * one, FAR * one, 0 * one, FAR * one, 0 * one, one, 0)
 
     def step(self, problem: Problem, setup: Setup, state: State) -> State:
         """One pass: the data step, the prior's step, the multipliers, then the penalty."""
@@ -210,9 +211,9 @@ class ADMM(Iterative[Inverse[Proximable]]):
         weight, goal = weights(problem), setup.goal
         with torch.no_grad():
             if isinstance(split, Analysis):
-                exact = problem.optimality(problem.prior.inside(state.x), weight, {"prior": split.field(state.m)})
+                exact = problem.optimality(split.image(state.x, state.z), weight, {"prior": split.field(state.m)})
                 return exact.to(state.gap)
-            z = split.adjoint(state.z)
+            z = split.image(state.x, state.z)
             gap, near = total, total <= 2 * goal
             if _only(problem) is None and isinstance(problem.prior, Energy):
                 there = fit(problem, z)
@@ -237,13 +238,12 @@ class ADMM(Iterative[Inverse[Proximable]]):
         return torch.where(good, torch.full_like(codes, int(Code.CONVERGED)), codes)
 
     def answer(self, problem: Problem, setup: Setup, state: State) -> Answer:
-        """The image within its bounds and the dual variable; for a proximal prior the image that its map made."""
+        """The image within its bounds with the dual variable; for a proximal prior the image that its map made."""
         assert isinstance(problem, Inverse)
         split, claim = split_of(problem, setup.scale, setup.bounded), running(state.x.shape[0], state.x.device)
         counts = {"inner_steps": float(state.products.max()), "inner_residual": float(state.left.max())}
-        if isinstance(split, Analysis):
-            return Answer(problem.prior.inside(state.x), claim, counts=counts, dual={"prior": split.field(state.m)})
-        return Answer(split.adjoint(state.z) if state.count else state.x, claim, counts=counts)
+        dual = {"prior": split.field(state.m)} if isinstance(split, Analysis) else None
+        return Answer(split.image(state.x, state.z), claim, counts=counts, dual=dual)
 
 
 def _only(problem: Inverse[Any]) -> float | None:
@@ -265,7 +265,7 @@ def _penalty(problem: Inverse[Any], split: Split, x: Tensor, g: Tensor, started:
         size = curvature(problem, x)
         z = split.forward(x)
         if isinstance(split, Analysis):
-            size = size / split.scale**2
+            size = size / (problem.prior.operator.size_bound().square().to(size)).clamp_min(1e-300)
             field = split.field(z)
             z, strength = field.flatten(1), weight * problem.prior.outer(field)
         elif isinstance(problem.prior, Energy):

@@ -172,7 +172,8 @@ class GaussNewton(Iterative[Inverse[Smooth | None]]):
             if prior is None:
                 return (value <= torch.maximum(dof / 2, state.value / 2)) | (left <= 1e-10 * begin)
             whole = state.x + d
-            solved = left * inner(whole, whole).detach().sqrt() <= target * value
+            # Not before a first step: at the zero image the product says nothing.
+            solved = (left * inner(whole, whole).detach().sqrt() <= target * value) & (drop > 0)
             coarse = left <= (1e-14 if exact else state.forcing) * begin
             return solved | coarse
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sciml.core import Code, Evolution, Iterative, Solution, SolveError
+from sciml.core import Code, Context, Evolution, Inverse, Iterative, Solution, SolveError
 from sciml.domains.errors import InputError
 from sciml.solving import solve
 
@@ -52,7 +52,7 @@ def named(promise: Promise) -> str:
 
 
 def main_name(problem: Any) -> str:
-    """The tensor that the walk varies: the source, the start, or the first one there is."""
+    """The tensor that the walk varies: the source, the start, the data, or the first one there is."""
     names = list(problem.parameters())
     return next((name for name in ("source", "start") if name in names), names[0])
 
@@ -180,6 +180,13 @@ def batches(solver: Any, problem: Any) -> list[str]:
     return faults
 
 
+def handed_over(solution: Solution, problem: Any) -> Any:
+    """What the problem is asked to judge once more: the value, or, of an inverse problem, the whole answer with its dual."""
+    if not isinstance(problem, Inverse):
+        return solution.value
+    return solution.solver.run(problem.blind(), None, Context())
+
+
 def honest(solver: Any, problem: Any) -> list[str]:
     """With a budget of two steps it claims no more than it reached; the problem's certificate agrees with the code."""
     if "max_steps" not in {field.name for field in dataclasses.fields(solver)}:
@@ -191,7 +198,7 @@ def honest(solver: Any, problem: Any) -> list[str]:
     if not solution.ok and solution.code not in (Code.BUDGET, Code.UNCERTIFIED):
         faults.append(f"ends as {solution.code.name} after two steps")
     if not isinstance(problem, Evolution):
-        passed = all(bool(check.passed.all()) for check in problem.certify(solution.value))
+        passed = all(bool(check.passed.all()) for check in problem.certify(handed_over(solution, problem)))
         if solution.ok != passed:
             faults.append(f"the code is {solution.code.name} and the certificate says {passed}")
     return faults
