@@ -19,13 +19,11 @@ O'Leary, Deblurring Images, SIAM 2006, doi 10.1137/1.9780898718874.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,62 +34,22 @@ from sciml.domains.errors import InputError
 from sciml.domains.grid import Grid
 from sciml.domains.pixels import Pixels
 from sciml.domains.space import Space
+from sciml.forward._extension import (
+    Boundary,
+    Extension,
+    Nearest,
+    Reflect,
+    Run,
+    Valid,
+    Zero,
+    extended,
+    folded,
+    positions,
+)
 
 __all__ = ["Convolution", "Nearest", "Periodic", "Reflect", "Valid", "Zero", "gaussian_kernel", "motion_kernel"]
 
 FEW = 12  # entries of a kernel up to which adding shifted images costs less than three FFTs
-
-
-class Extension(ABC):
-    """Abstract: which pixel stands in for one beyond the sides."""
-
-    @abstractmethod
-    def source(self, i: int, n: int) -> int | None:
-        """The pixel in ``0 .. n - 1`` whose value position ``i`` takes; None for zero."""
-
-
-@dataclass(frozen=True)
-class Reflect(Extension):
-    """``(c b a | a b c | c b a)``: mirrored at the outer faces; constants stay constant, no jump at the sides."""
-
-    def source(self, i: int, n: int) -> int:
-        """Even about ``-1/2`` and ``n - 1/2``."""
-        i %= 2 * n
-        return i if i < n else 2 * n - 1 - i
-
-
-@dataclass(frozen=True)
-class Nearest(Extension):
-    """``(a a a | a b c | c c c)``: the outermost pixel goes on."""
-
-    def source(self, i: int, n: int) -> int:
-        """Clamped."""
-        return min(max(i, 0), n - 1)
-
-
-@dataclass(frozen=True)
-class Zero(Extension):
-    """``(0 0 0 | a b c | 0 0 0)``: nothing beyond the sides."""
-
-    def source(self, i: int, n: int) -> int | None:
-        """None outside."""
-        return i if 0 <= i < n else None
-
-
-@dataclass(frozen=True)
-class Valid:
-    """No assumption: the result has ``size - 1`` pixels less than the image along every axis."""
-
-
-Boundary = Periodic | Extension | Valid
-
-
-class Run(NamedTuple):
-    """Neighbouring positions of an extended axis that come from pixels ``first, first + step, ...`` (first -1: zeros)."""
-
-    first: int
-    step: int
-    length: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +130,7 @@ class Convolution(LinearOperator):
             return self._multiplied(u, self.pixels.shape, False)
         wide = u
         for axis, runs in enumerate(self._runs()):
-            wide = _extended(wide, u.ndim - self.pixels.dim + axis, runs)
+            wide = extended(wide, u.ndim - self.pixels.dim + axis, runs)
         if self._few():
             return self._shifted(wide)
         full = wide.shape[-self.pixels.dim :]
@@ -201,7 +159,7 @@ class Convolution(LinearOperator):
             for axis, m in enumerate(full):
                 wide = wide.narrow(v.ndim - dim + axis, 0, m)
         for axis, runs in enumerate(self._runs()):
-            wide = _folded(wide, v.ndim - dim + axis, runs, self.pixels.shape[axis])
+            wide = folded(wide, v.ndim - dim + axis, runs, self.pixels.shape[axis])
         return wide
 
     def _few(self) -> bool:
@@ -212,7 +170,7 @@ class Convolution(LinearOperator):
         result = []
         for n, k, c in zip(self.pixels.shape, self.sizes, self.centre, strict=True):
             before, after = (0, 0) if isinstance(self.boundary, Valid) else (k - 1 - c, c)
-            result.append(_wide(self.boundary if isinstance(self.boundary, Extension) else None, n, before, after))
+            result.append(positions(self.boundary if isinstance(self.boundary, Extension) else None, n, before, after))
         return result
 
     def _taps(self, like: Tensor) -> list[tuple[tuple[int, ...], Tensor]]:
@@ -294,71 +252,6 @@ class Convolution(LinearOperator):
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_held"}
-
-
-@functools.lru_cache(maxsize=256)
-def _wide(boundary: Extension | None, n: int, before: int, after: int) -> tuple[Run, ...]:
-    """The runs of an axis with so many pixels more at its ends; None repeats the image."""
-    where = range(-before, n + after)
-    return _grouped([i % n if boundary is None else boundary.source(i, n) for i in where])
-
-
-def _grouped(sources: Sequence[int | None]) -> tuple[Run, ...]:
-    """Neighbours that go up, go down, stay or are zero, as few runs as possible."""
-    runs: list[Run] = []
-    for source in sources:
-        if runs:
-            first, step, length = runs[-1]
-            last = first + step * (length - 1)
-            if source is None and first < 0:
-                runs[-1] = Run(-1, 0, length + 1)
-                continue
-            if source is not None and first >= 0 and abs(source - last) <= 1:
-                if length == 1 or source - last == step:
-                    runs[-1] = Run(first, source - last, length + 1)
-                    continue
-        runs.append(Run(-1, 0, 1) if source is None else Run(source, 1, 1))
-    return tuple(runs)
-
-
-def _extended(u: Tensor, at: int, runs: tuple[Run, ...]) -> Tensor:
-    """The axis ``at`` with the pixels beyond its sides."""
-    if len(runs) == 1 and runs[0] == Run(0, 1, u.shape[at]):
-        return u
-    pieces = []
-    for first, step, length in runs:
-        if first < 0:
-            pieces.append(torch.zeros_like(u.narrow(at, 0, 1)).expand(_sized(u, at, length)))
-        elif step == 0:
-            pieces.append(u.narrow(at, first, 1).expand(_sized(u, at, length)))
-        elif step > 0:
-            pieces.append(u.narrow(at, first, length))
-        else:
-            pieces.append(u.narrow(at, first - length + 1, length).flip(at))
-    return torch.cat(pieces, at)
-
-
-def _folded(v: Tensor, at: int, runs: tuple[Run, ...], n: int) -> Tensor:
-    """The transpose of ``_extended``: every pixel collects what was taken from it, always in the same order."""
-    if len(runs) == 1 and runs[0] == Run(0, 1, n):
-        return v
-    total, begin = v.new_zeros(_sized(v, at, n)), 0
-    for first, step, length in runs:
-        piece = v.narrow(at, begin, length)
-        begin += length
-        if first < 0:
-            continue
-        if step == 0:
-            total.narrow(at, first, 1).add_(piece.sum(at, keepdim=True))
-        elif step > 0:
-            total.narrow(at, first, length).add_(piece)
-        else:
-            total.narrow(at, first - length + 1, length).add_(piece.flip(at))
-    return total
-
-
-def _sized(u: Tensor, at: int, length: int) -> tuple[int, ...]:
-    return (*u.shape[:at], length, *u.shape[at + 1 :])
 
 
 def _fast(n: int) -> int:
