@@ -173,16 +173,18 @@ def dataset(name: str) -> Any:
 
 
 def pretrained(name: str) -> Any:
-    """A fit (network, normalisers, Signature) shipped with the package, by name, or your own by the folder
-    that ``sciml.fit(..., out=folder)`` wrote."""
+    """What is shipped under that name: a fit (network, normalisers, Signature) or a prior (a LearnedProx, a Denoiser), as its
+    file says; or your own by the folder that ``sciml.fit(..., out=folder)`` or ``LearnedProx.save(folder)`` wrote."""
+    from sciml.priors._stored import holds_prior, load_prior
     from sciml.training.fitted import Fit
 
-    home = folder("data") / "pretrained" / name
-    if not home.is_dir() and (pathlib.Path(name) / "checkpoint.safetensors").is_file():
-        return Fit.load(name)
-    if not home.is_dir():
-        names = sorted(p.name for p in (folder("data") / "pretrained").glob("*") if p.is_dir())
-        raise InputError(
-            f"there are no pretrained weights {name!r} and no folder of a fit there; the package ships {', '.join(names) or 'none'}"
-        )
-    return Fit.load(home)
+    shipped = folder("data") / "pretrained"
+    home = shipped / name
+    if not (home / "checkpoint.safetensors").is_file():
+        if not (pathlib.Path(name) / "checkpoint.safetensors").is_file():
+            names = sorted(p.parent.name for p in shipped.glob("*/checkpoint.safetensors"))
+            raise InputError(
+                f"there are no pretrained weights {name!r} and no folder of a fit there; the package ships {', '.join(names) or 'none'}"
+            )
+        home = pathlib.Path(name)
+    return load_prior(home) if holds_prior(home) else Fit.load(home)

@@ -83,11 +83,11 @@ class Ellipses:
         out = torch.zeros(self.batch, x.numel() * y.numel(), dtype=kind, device=device)
         for member in range(self.batch):
             used = self.value[member] != 0
-            parts = (self.centre[member][used], self.axes[member][used], self.angle[member][used])
+            centre, axes, angle = self.centre[member][used], self.axes[member][used], self.angle[member][used]
             stride = max(1, _AT_ONCE // out.shape[1])
             for start in range(0, int(used.sum()), stride):
                 some = slice(start, start + stride)
-                share = _shares(*(part[some] for part in parts), x, y, pixels.spacing)
+                share = _shares(centre[some], axes[some], angle[some], x, y, pixels.spacing)
                 out[member] += self.value[member][used][some] @ share
         return out.reshape(self.batch, 1, x.numel(), y.numel())
 

@@ -1,4 +1,6 @@
 """Neural operators as plain modules: (batch, channel, *space) in and out."""
 
+from sciml.networks.convex import InputConvexNetwork as InputConvexNetwork
+from sciml.networks.denoising import BiasFreeDenoiser as BiasFreeDenoiser
 from sciml.networks.fno import FNO as FNO
 from sciml.networks.symmetric_fno import SymmetricFNO as SymmetricFNO

@@ -2,6 +2,7 @@
 
 from sciml.priors.denoiser import Denoiser as Denoiser
 from sciml.priors.gaussian import Gaussian as Gaussian
+from sciml.priors.learned_prox import LearnedProx as LearnedProx
 from sciml.priors.smoothness import Smoothness as Smoothness
 from sciml.priors.total_variation import TotalVariation as TotalVariation
 from sciml.priors.wavelet import Daubechies as Daubechies

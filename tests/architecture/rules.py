@@ -34,6 +34,7 @@ SIDEWAYS: dict[tuple[str, str], tuple[str, str]] = {
     ("checks", "solving"): ("lazy", "checks.order and checks.consistent solve"),
     ("show", "training"): ("lazy", "curves and samples of a fit"),
     ("catalogue", "training"): ("lazy", "pretrained weights are a fit"),
+    ("catalogue", "priors"): ("lazy", "or a prior"),
     ("solving", "catalogue"): ("lazy", "refine loads the same problem on another grid"),
     ("solvers", "priors"): ("lazy", "example()"),
     ("solvers", "discretise"): ("lazy", "example() and default operators"),
