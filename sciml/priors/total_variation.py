@@ -246,14 +246,20 @@ class TotalVariation(Prior):
                         break
                     v, limit, p, q = v[keep], limit[keep], p[keep], q[keep]
                     left, momentum = left[keep], momentum[keep]
-            new = self._project(q + rate * K(self.inside(v - K.adjoint(q))), limit)
+            new = self._project(torch.add(q, K(self.inside(v - K.adjoint(q))), alpha=rate), limit)
             change = new - p
-            uphill = total(((q - new).conj() * change).real) > 0
+            uphill = _paired(q - new, change) > 0
             momentum = torch.where(uphill, 1.0, momentum)
             following = (1 + (1 + 4 * momentum.square()).sqrt()) / 2
-            q = new + across(torch.where(uphill, 0.0, (momentum - 1) / following), v) * change
+            ahead = across(torch.where(uphill, 0.0, (momentum - 1) / following), v)
+            q = torch.addcmul(new, ahead.to(v.dtype), change)
             p, momentum = new, following
         return torch.stack(found)
+
+
+def _paired(a: Tensor, b: Tensor) -> Tensor:
+    """The real part of ``<a, b>`` per member."""
+    return torch.bmm(a.conj().reshape(len(a), 1, -1), b.reshape(len(b), -1, 1)).reshape(-1).real
 
 
 def example() -> tuple[TotalVariation, Space]:
