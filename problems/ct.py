@@ -9,7 +9,8 @@ primal-dual reconstruction (Adler and Oktem, arXiv:1707.06474: 128^2 pixels, 30 
 
 With ``data``, a data set or file of a measured parallel-beam scan (``sinogram`` with ``angle`` and ``position``, as the
 readers give it), the geometry, the centre of rotation, the bad pixels and the noise are taken from it. ``slice`` picks a
-slice, ``every`` and ``first`` pick views. Lengths are in the units of ``position``, the image in one over that.
+slice, ``every`` and ``first`` pick views. ``correct`` takes out what drifts from view to view and what makes rings, as the
+picked views show it. Lengths are in the units of ``position``, the image in one over that.
 
 The prior is total variation; other priors by ``with_prior``. *Fails when* the beam is a fan (refused), or the object leaves
 the detector (bright rim).
@@ -29,6 +30,7 @@ import sciml
 from sciml.core import GaussianNoise, Inverse
 from sciml.domains import InputError, Pixels
 from sciml.domains.phantoms import Ellipses, shepp_logan
+from sciml.files.stripes import level, unstriped
 from sciml.forward import Radon, RayDriven
 from sciml.priors import TotalVariation
 from sciml.solvers import Discrepancy, PrimalDual, ProximalGradient
@@ -45,6 +47,7 @@ def problem(
     noise: float = 0.05,
     finer: int = 2,
     phantom: Ellipses | None = None,
+    correct: bool = True,
     route: Any = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
@@ -57,7 +60,7 @@ def problem(
         raise InputError(f"every is {every} and first {first}; views are counted from 0, every must be at least 1")
     route = RayDriven() if route is None else route
     if data is not None:
-        return measured(data, slice, every, first, n, route, dtype)
+        return measured(data, slice, every, first, n, correct, route, dtype)
     return simulated(
         shepp_logan() if phantom is None else phantom, every, first, n, views, noise, finer, route, seed, dtype
     )
@@ -105,7 +108,9 @@ def scan(phantom: Ellipses, radon: Radon, pixels: Pixels, finer: int) -> Tensor:
     return Radon(fine, angles, bins=radon.bins, pitch=radon.pitch, centre=radon.centre)(phantom.image(fine))
 
 
-def measured(data: Any, slice: int, every: int, first: int, n: int | None, route: Any, dtype: torch.dtype) -> Inverse:
+def measured(
+    data: Any, slice: int, every: int, first: int, n: int | None, correct: bool, route: Any, dtype: torch.dtype
+) -> Inverse:
     """The scan of a data set: geometry, centre of rotation, noise and mask are the file's."""
     if isinstance(data, str | os.PathLike):
         data = sciml.open_dataset(data)
@@ -141,7 +146,10 @@ def measured(data: Any, slice: int, every: int, first: int, n: int | None, route
     centre = float(data.attrs.get("centre", 0.0)) - float(position.mean())
     pixels = Pixels((size, size), (extent, extent))
     radon = Radon(pixels, tensor("angle").to(dtype), bins=len(position), pitch=pitch, centre=centre, route=route)
-    y = tensor("sinogram").to(dtype).reshape(1, 1, *radon.codomain.shape[1:])
+    integrals = data["sinogram"].values
+    if correct:
+        integrals = unstriped(level(integrals))
+    y = torch.as_tensor(integrals).to(dtype).reshape(1, 1, *radon.codomain.shape[1:])
     mask = tensor("measured").reshape(y.shape) if "measured" in data else None
     whole = mask is None or bool(mask.all())
     if "variance" in data:
