@@ -15,7 +15,9 @@ from sciml.core import CovarianceMatrix as CovarianceMatrix
 from sciml.core import Detach as Detach
 from sciml.core import Equation as Equation
 from sciml.core import Evolution as Evolution
+from sciml.core import GaussianNoise as GaussianNoise
 from sciml.core import Implicit as Implicit
+from sciml.core import Inverse as Inverse
 from sciml.core import Law as Law
 from sciml.core import Linear as Linear
 from sciml.core import PoissonNoise as PoissonNoise
@@ -31,6 +33,7 @@ from sciml.domains import Grid as Grid
 from sciml.domains import InputError as InputError
 from sciml.domains import Neumann as Neumann
 from sciml.domains import Periodic as Periodic
+from sciml.domains import Pixels as Pixels
 from sciml.domains import Robin as Robin
 from sciml.domains import Space as Space
 from sciml.files import open_dataset as open_dataset
@@ -47,8 +50,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer", "Check", "Checkpoint", "Code", "Continuous", "CorrelatedNoise", "CovarianceMatrix", "Denoiser",
-    "Detach", "Dirichlet", "Equation", "Evolution", "GaussianField", "Grid", "Implicit", "InputError", "Law",
-    "Linear", "Neumann", "Periodic", "PoissonNoise", "PowerSpectrum", "Recipe", "Robin", "Solution",
+    "Detach", "Dirichlet", "Equation", "Evolution", "GaussianField", "GaussianNoise", "Grid", "Implicit", "InputError", "Inverse", "Law",
+    "Linear", "Neumann", "Periodic", "Pixels", "PoissonNoise", "PowerSpectrum", "Recipe", "Robin", "Solution",
     "SolveError", "Space", "TransmissionNoise", "Unroll", "checks", "dataset", "fit", "generate",
     "open_dataset", "pairs", "pretrained", "problem", "problems", "refine", "solve", "split", "windows",
 ]  # fmt: skip

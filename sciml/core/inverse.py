@@ -37,10 +37,10 @@ class Inverse(Problem, Generic[P]):
     Gates: ``optimality`` when the prior states an energy (infinite as long as no weight is posed), ``misfit`` when the weight
     was chosen by rule, or when there is nothing to be optimal for (no prior, or one that only denoises).
 
-    * ``optimality`` bounds, relative to the objective ``P(x)``, how much lower it could be anywhere within ``|x|`` of ``x``:
-      ``(P(x) - g(x) + |grad g(x)| |x|) / P(x)`` with a convex ``g <= P``. For ``R = g(K x)`` and the answer's dual variable
+    * ``optimality`` bounds, relative to the objective ``P(x)``, how much lower it could be anywhere within ``r = |x| + |W (F(x) - data)| / |J|``
+      of ``x``: ``(P(x) - g(x) + |grad g(x)| r) / P(x)`` with a convex ``g <= P``. For ``R = g(K x)`` and the answer's dual variable
       ``p`` the minorant is ``F(x) + <p, K x> - (weight g)^*(p)``, so this is a duality gap that charges for
-      infeasibility; for a smooth prior it is ``|grad P| |x| / P``; for a proximal one the subgradient at the point that a
+      infeasibility; for a smooth prior it is ``|grad P| r / P``; for a proximal one the subgradient at the point that a
       proximal step leads to stands for the gradient. A prior that knows its proximal map at one step only (a learned one)
       has no convex minorant: there it is the relative fixed-point residual ``|x - prox(x - grad F / weight)| / |x|``. For a
       forward model that is not linear the number measures stationarity, not global optimality.
@@ -140,6 +140,12 @@ class Inverse(Problem, Generic[P]):
             return value + weight.to(value.dtype) * self.prior.energy(x)
         raise InputError(f"{type(self.prior).__name__} has no energy; the objective of {self.name!r} is not defined")
 
+    def radius(self, x: Tensor, size: Tensor | None = None) -> Tensor:
+        """``|x| + |W (forward(x) - data)| / |J|``: how far away a better image may be; ``size`` is ``|J|^2`` if it is known."""
+        largest = curvature(self, x) if size is None else size.to(torch.float64)
+        chi = self.noise.chi_square(self.forward(x), self.data)
+        return _size(x) + (chi / largest).sqrt()
+
     def residual_dual(self, x: Tensor) -> Tensor:
         """The dual variable of the data that belongs to ``x``: the slope of the energy in whitened units (Gaussian: the residual)."""
         z = self.forward(x)
@@ -183,6 +189,7 @@ class Inverse(Problem, Generic[P]):
         kx: Tensor | None = None,
         back: Tensor | None = None,
         weight: Tensor | None = None,
+        size: Tensor | None = None,
     ) -> Tensor:
         """The relative restricted gap with the minorant ``<q, A x> - F^*(q) + <p, K x> - (weight g)^*(p)`` of dual variables
         ``prior`` (p) and ``data`` (q, whitened); ``forward(x)``, ``K x`` and ``A^H q + K^H p`` may be passed if they are known."""
@@ -198,7 +205,7 @@ class Inverse(Problem, Generic[P]):
         miss = value + self.noise.conjugate(q, y) - total((q.conj() * self.noise.whiten(z, y)).real)
         slack = outer + prior.conjugate(p, weight) - total((p.conj() * kx).real)
         outside = total((x - prior.inside(x)).abs().square())
-        reach = _size(prior.descent(x, back)) * _size(x)
+        reach = _size(prior.descent(x, back)) * self.radius(x, size)
         found = (miss.abs() + slack.abs() + reach) / (value + outer).clamp_min(1e-300)
         return torch.where(outside > 0, torch.full_like(found, math.inf), found)
 
@@ -206,12 +213,13 @@ class Inverse(Problem, Generic[P]):
         """The relative restricted gap (or fixed-point residual) of the class docstring, per member."""
         prior: Any = self.prior
         value, gradient = self.fidelity(x)
-        size = total(x.abs().square()).sqrt()
+        size = self.radius(x)
         heavy = weight.to(torch.float64)
         if isinstance(prior, Composite) and dual is not None:
             # The data's dual variable that belongs to x, and the answer's own: each gives a bound.
-            mine = self.gap(x, {**dual, "data": self.residual_dual(x)}, weight=weight)
-            return torch.minimum(mine, self.gap(x, dual, weight=weight)) if "data" in dual else mine
+            largest = curvature(self, x)
+            mine = self.gap(x, {**dual, "data": self.residual_dual(x)}, weight=weight, size=largest)
+            return torch.minimum(mine, self.gap(x, dual, weight=weight, size=largest)) if "data" in dual else mine
         if isinstance(prior, Smooth):
             rest = gradient + across(weight, x) * prior.gradient(x)
             return _size(rest) * size / (value + heavy * prior.energy(x)).clamp_min(1e-300)
@@ -219,7 +227,7 @@ class Inverse(Problem, Generic[P]):
         onward = prior.prox(x - across(step, x) * gradient, step * weight)
         move = x - onward
         if prior.only_step is not None or not isinstance(prior, Energy):
-            return _size(move) / size.clamp_min(1e-300)
+            return _size(move) / _size(x).clamp_min(1e-300)
         _, ahead = self.fidelity(onward)
         rest = move / across(step, x) + ahead - gradient
         # The step is part of the answer's error: what it would gain is charged too.

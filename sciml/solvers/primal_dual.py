@@ -70,7 +70,8 @@ class PrimalDual(Iterative[Inverse[Composite]]):
     ``ratio`` of dual to primal step, both in units in which the forward model has norm one; None adapts it per member: at
     steps 10, 20, 40, 80 and 160 it is set from the distances that dual and primal variables have travelled. ``relaxation`` lies
     in (0, 2). A prior with ``stage(k)`` is asked for another prior at each step: so the layers of an unfolded network
-    have their own weights.
+    have their own weights. Such a prior states no energy, needs no weight, and says with ``made_for`` which settings its
+    weights belong to.
 
     Takes Inverse problems with a linear forward model, any noise, and a prior ``g(K x)`` such as TotalVariation or Wavelet.
     *Fails when* the accuracy asked for is high: the gap falls like 1 / steps in general.
@@ -105,6 +106,11 @@ class PrimalDual(Iterative[Inverse[Composite]]):
             )
         if problem.prior is None:
             return "it has no prior; give one with problem.with_prior(TotalVariation())"
+        made_for = getattr(problem.prior, "made_for", None)
+        if made_for is not None:
+            same = all(getattr(self, name) == value for name, value in made_for.items())
+            wanted = ", ".join(f"{name}={value}" for name, value in made_for.items())
+            return None if same else f"its prior was trained through other steps; use PrimalDual({wanted})"
         if not isinstance(problem.prior, Composite):
             return f"its prior {type(problem.prior).__name__} is not of the form g(K x); use ProximalGradient or ADMM for proximal priors, a sampler for denoisers"
         if problem.weights() is None:
@@ -132,13 +138,15 @@ class PrimalDual(Iterative[Inverse[Composite]]):
         ratio = torch.full((batch,), self.ratio or 0.1, dtype=x.real.dtype, device=x.device)
         gap = torch.full((batch,), torch.inf, dtype=torch.float64, device=x.device)
         q, p, back = torch.zeros_like(z), torch.zeros_like(kx), torch.zeros_like(x)
-        return _State(x, q, p, z, kx, back, ratio, x, q, p, self._gap(problem, x, q, p, z, kx, back, gap), 0)
+        return _State(
+            x, q, p, z, kx, back, ratio, x, q, p, self._gap(problem, x, q, p, z, kx, back, setup.data_size, gap), 0
+        )
 
     def step(self, problem: Problem, setup: _Setup, state: _State) -> _State:
         """One pass, over-relaxed."""
         assert isinstance(problem, Inverse)
-        prior, weight, y, noise = _prior(problem, state.count), problem.weights(), problem.data, problem.noise
-        assert weight is not None
+        prior, y, noise = _prior(problem, state.count), problem.data, problem.noise
+        weight = problem.weights()  # None for learned steps, which have no use for it
         safe, ratio, count = (MARGIN / 2) ** 0.5, state.ratio, state.count + 1
         tau, sigma_q = safe / (ratio * setup.data_size), safe * ratio
         sigma_p = safe * ratio * setup.data_size / setup.prior_size
@@ -149,7 +157,7 @@ class PrimalDual(Iterative[Inverse[Composite]]):
         back = problem.forward.linearise(x).adjoint(noise.unwhiten(q, y)) + prior.operator.adjoint(p)
         gap = state.gap
         if count % EVERY == 0 or count == self.max_steps:
-            gap = self._gap(problem, x, q, p, z, kx, back, gap)
+            gap = self._gap(problem, x, q, p, z, kx, back, setup.data_size, gap)
         if self.ratio is None and count in (10, 20, 40, 80, 160) and self.max_steps > 20:
             with torch.no_grad():
                 dual = (total(q.abs().square()) + total(p.abs().square()) * setup.prior_size / setup.data_size).sqrt()
@@ -179,13 +187,22 @@ class PrimalDual(Iterative[Inverse[Composite]]):
         return Answer(state.image, claim, dual={"prior": state.p_found, "data": state.q_found})
 
     def _gap(
-        self, problem: Inverse[Any], x: Tensor, q: Tensor, p: Tensor, z: Tensor, kx: Tensor, back: Tensor, old: Tensor
+        self,
+        problem: Inverse[Any],
+        x: Tensor,
+        q: Tensor,
+        p: Tensor,
+        z: Tensor,
+        kx: Tensor,
+        back: Tensor,
+        size: Tensor,
+        old: Tensor,
     ) -> Tensor:
         """The relative restricted gap, as ``Inverse.optimality`` has it; none for priors that are no energies."""
         if not hasattr(problem.prior, "conjugate"):
             return torch.ones_like(old)
         with torch.no_grad():
-            return problem.gap(x, {"prior": p, "data": q}, z, kx, back)
+            return problem.gap(x, {"prior": p, "data": q}, z, kx, back, size=size)
 
 
 def _prior(problem: Inverse[Any], count: int) -> Any:
