@@ -80,9 +80,12 @@ class Ellipses:
             raise InputError(f"ellipses lie in the plane; these pixels have {pixels.dim} axes")
         kind, device = self.value.dtype, self.value.device
         x, y = (c.to(kind) for c in pixels.coordinates(torch.float64, device))
+        lower = self.centre.new_tensor(pixels.corner)
+        upper = lower + lower.new_tensor(pixels.extent)
         out = torch.zeros(self.batch, x.numel() * y.numel(), dtype=kind, device=device)
         for member in range(self.batch):
-            used = self.value[member] != 0
+            middle, far = self.centre[member], self.axes[member].amax(-1, keepdim=True)
+            used = (self.value[member] != 0) & ((middle + far > lower) & (middle - far < upper)).all(-1)
             centre, axes, angle = self.centre[member][used], self.axes[member][used], self.angle[member][used]
             stride = max(1, _AT_ONCE // out.shape[1])
             for start in range(0, int(used.sum()), stride):

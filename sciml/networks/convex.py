@@ -120,8 +120,7 @@ class InputConvexNetwork(nn.Module):
             a = a + self._convolve(x, self.skips[at], self.stride) + self.costs[at].reshape(-1, *(1,) * self.dim)
             if below is not None:
                 a = a + self._convolve(below, functional.softplus(self.context[at - 1]), 1 if layer else 2)
-            rivals = self.beta * a.unflatten(1, (-1, self.group))
-            below = functional.softplus(torch.logsumexp(rivals, 2)) / self.beta
+            below = _evidence(self.beta * a.unflatten(1, (-1, self.group))) / self.beta
             head = functional.softplus(self.heads[at]) / (below.shape[1] * self.share)
             total = total + below.flatten(2).sum(2) @ head
         return total
@@ -144,6 +143,12 @@ class InputConvexNetwork(nn.Module):
         """Means over blocks of two per axis, scaled so that white noise keeps its deviation."""
         means: Tensor = _AVERAGE[self.dim](x, 2, ceil_mode=True)
         return means * 2 ** (self.dim / 2)
+
+
+def _evidence(a: Tensor) -> Tensor:
+    """``log(1 + sum_k e^{a_k})`` over axis 2: one exponential per number, for all orders of derivatives together."""
+    top = a.detach().amax(2).clamp_min(0)  # the result does not depend on it
+    return top + ((a - top.unsqueeze(2)).exp().sum(2) + (-top).exp()).log()
 
 
 def _cosines(dim: int, channels: int, kernel: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
