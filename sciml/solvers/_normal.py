@@ -21,6 +21,7 @@ __all__ = [
     "conjugate_gradients",
     "fit",
     "inner",
+    "known",
     "linear",
     "objective",
     "quadratic",
@@ -96,6 +97,11 @@ class Fit:
     tangent: LinearOperator
     problem: Inverse[Any]
 
+    def radius(self, x: Tensor, steep: Tensor) -> Tensor:
+        """``|x| + |W residual| / |J|``, how far away the certificate looks; ``steep`` is ``|J|^2``."""
+        chi = self.problem.noise.chi_square(self.z, self.problem.data)
+        return inner(x, x).sqrt() + ratio(chi, steep).sqrt()
+
     def curvature(self, d: Tensor) -> Tensor:
         """``J^H (second derivative of the energy) J d``."""
         noise, y = self.problem.noise, self.problem.data
@@ -109,11 +115,17 @@ def fit(problem: Inverse[Any], x: Tensor) -> Fit:
     return Fit(problem.noise.energy(z, problem.data), tangent.adjoint(slope), z, tangent, problem)
 
 
+def known(problem: Inverse[Any]) -> bool:
+    """Whether the objective can be told: a prior of one step is a map, whose energy is unknown or dear."""
+    return isinstance(problem.prior, Energy) and getattr(problem.prior, "only_step", None) is None
+
+
 def objective(problem: Inverse[Any], x: Tensor, value: Tensor) -> Tensor:
-    """``value + weight R(x)`` in double precision; ``value`` alone where the prior has no energy."""
-    if not isinstance(problem.prior, Energy):
+    """``value + weight R(x)`` in double precision; ``value`` alone where the energy is not known."""
+    if not known(problem):
         return value
-    return value + weights(problem).to(torch.float64) * problem.prior.energy(x)
+    energy: Tensor = problem.prior.energy(x)
+    return value + weights(problem).to(torch.float64) * energy
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,6 +78,7 @@ class State:
     m: Tensor
     g: Tensor
     rho: Tensor
+    steep: Tensor
     theta: Tensor
     best: Tensor
     wait: Tensor
@@ -130,12 +131,14 @@ class ADMM(Iterative[Inverse[Proximable]]):
         x = spread(problem, start)
         split = split_of(problem, setup.scale, setup.bounded)
         g, z = fit(problem, x).gradient, split.forward(x)
-        rho = _penalty(problem, split, x, g, start is not None)
+        with torch.no_grad():
+            steep = curvature(problem, x)
+        rho = _penalty(problem, split, x, g, steep, start is not None)
         m = torch.zeros_like(z)
         if start is not None and isinstance(split, Identity):
             m = -split.forward(g)  # what it is at a solution
         one = torch.ones_like(rho)
-        return State(x, z, m, g, rho, self.relaxation * one, FAR * one, 0 * one, FAR * one, 0 * one, one, 0)
+        return State(x, z, m, g, rho, steep, self.relaxation * one, FAR * one, 0 * one, FAR * one, 0 * one, one, 0)
 
     def step(self, problem: Problem, setup: Setup, state: State) -> State:
         """One pass: the data step, the prior's step, the multipliers, then the penalty."""
@@ -169,6 +172,7 @@ class ADMM(Iterative[Inverse[Proximable]]):
             m,
             here.gradient,
             rho,
+            state.steep,
             theta_next,
             best,
             wait,
@@ -211,14 +215,16 @@ class ADMM(Iterative[Inverse[Proximable]]):
         weight, goal = weights(problem), setup.goal
         with torch.no_grad():
             if isinstance(split, Analysis):
-                exact = problem.optimality(split.image(state.x, state.z), weight, {"prior": split.field(state.m)})
-                return exact.to(state.gap)
+                x, y = split.image(state.x, state.z), problem.data
+                z = problem.forward(x)
+                dual = {"prior": split.field(state.m), "data": problem.noise.whitened_slope(z, y)}
+                return problem.gap(x, dual, z=z, weight=weight, size=state.steep).to(state.gap)
             z = split.image(state.x, state.z)
             gap, near = total, total <= 2 * goal
             if _only(problem) is None and isinstance(problem.prior, Energy):
                 there = fit(problem, z)
                 rest = there.gradient + split.adjoint(state.m)
-                gap = ratio(_size(rest) * _size(z), objective(problem, z, there.value))
+                gap = ratio(_size(rest) * there.radius(z, state.steep), objective(problem, z, there.value))
                 near = gap <= goal
             if settled(~near):
                 return gap
@@ -252,7 +258,7 @@ def _only(problem: Inverse[Any]) -> float | None:
     return step
 
 
-def _penalty(problem: Inverse[Any], split: Split, x: Tensor, g: Tensor, started: bool) -> Tensor:
+def _penalty(problem: Inverse[Any], split: Split, x: Tensor, g: Tensor, steep: Tensor, started: bool) -> Tensor:
     """``h(z) / |z|^2`` at a crude image, at most the curvature of the data term and at least a ten-thousandth of it."""
     weight = weights(problem).to(torch.float64)
     only = _only(problem)
@@ -262,7 +268,7 @@ def _penalty(problem: Inverse[Any], split: Split, x: Tensor, g: Tensor, started:
         if not started:
             there = fit(problem, x)
             x = x - across(ratio(inner(g, g), inner(g, there.curvature(g))), x) * g
-        size = curvature(problem, x)
+        size = steep
         z = split.forward(x)
         if isinstance(split, Analysis):
             size = size / (problem.prior.operator.size_bound().square().to(size)).clamp_min(1e-300)
@@ -289,7 +295,7 @@ def _armijo(
             return value + state.rho * inner(away, away) / 2
 
         begin = level(x, here.value)
-        slack = 8 * torch.finfo(x.dtype).eps * begin.abs()
+        slack = 0.01 * torch.finfo(x.dtype).eps ** 0.5 * begin.abs()  # sums of large residuals are rounded
         length, found = torch.ones_like(begin), torch.zeros_like(begin, dtype=torch.bool)
         for _ in range(12):
             trial = x + across(length, x) * d

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from sciml.core.gradients import Gradient, Unroll
-from sciml.core.inverse import Inverse
+from sciml.core.inverse import Inverse, curvature
 from sciml.core.linear import ForwardModel, LinearOperator
 from sciml.core.noise import across
 from sciml.core.prior import Smooth
@@ -57,6 +57,7 @@ __all__ = ["GaussNewton"]
 HALVINGS = 12
 BISECTIONS = 20
 GIVEN_UP = 6
+FAR = 1e30  # before the first measurement
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class State:
     x: Tensor
     value: Tensor
     g: Tensor
+    steep: Tensor
     damping: Tensor
     forcing: Tensor
     gap: Tensor
@@ -127,8 +129,9 @@ class GaussNewton(Iterative[Inverse[Smooth | None]]):
         x = spread(problem, start)
         value, g = _objective(problem, x, fit(problem, x))
         one = torch.ones_like(value)
-        state = State(x, value, g, 0 * one, 0.5 * one, one, 0 * one, 0 * one, 0)
-        return state if problem.prior is not None else _with_gap(problem, state)
+        steep = one if problem.prior is None else curvature(problem, x)
+        state = State(x, value, g, steep, 0 * one, 0.5 * one, FAR * one, 0 * one, 0 * one, 0)
+        return state if problem.prior is not None else _with_gap(problem, setup, state)
 
     def step(self, problem: Problem, setup: Setup, state: State) -> State:
         """One inner solve and the line search."""
@@ -151,8 +154,8 @@ class GaussNewton(Iterative[Inverse[Smooth | None]]):
             forcing = (0.9 * fallen).clamp(1e-8, 0.5)
             failed = torch.where(found, torch.zeros_like(mean), state.failed + 1)
         products = state.products + solved.steps
-        new = State(x, value, g, damping, forcing, state.gap, failed, products, state.count + 1)
-        return _with_gap(problem, new)
+        new = State(x, value, g, state.steep, damping, forcing, state.gap, failed, products, state.count + 1)
+        return _with_gap(problem, setup, new, found)
 
     def _direction(self, problem: Inverse[Any], setup: Setup, state: State, here: Fit) -> Krylov:
         """The inner solve."""
@@ -172,8 +175,8 @@ class GaussNewton(Iterative[Inverse[Smooth | None]]):
             if prior is None:
                 return (value <= torch.maximum(dof / 2, state.value / 2)) | (left <= 1e-10 * begin)
             whole = state.x + d
-            # Not before a first step: at the zero image the product says nothing.
-            solved = (left * inner(whole, whole).detach().sqrt() <= target * value) & (drop > 0)
+            reach = inner(whole, whole).detach().sqrt() + ratio(2 * value, state.steep).sqrt()
+            solved = left * reach <= target * value
             coarse = left <= (1e-14 if exact else state.forcing) * begin
             return solved | coarse
 
@@ -222,7 +225,7 @@ def _level(problem: Inverse[Any], x: Tensor) -> Tensor:
 def _armijo(problem: Inverse[Any], state: State, d: Tensor, descent: Tensor) -> tuple[Tensor, Tensor]:
     """The first of 1, 1/2, 1/4, ... that lowers the objective enough, zero where none does; and where one does."""
     with torch.no_grad():
-        slack = 8 * torch.finfo(d.dtype).eps * state.value.abs()
+        slack = 0.01 * torch.finfo(d.dtype).eps ** 0.5 * state.value.abs()  # sums of large residuals are rounded
         length, found = torch.ones_like(descent), torch.zeros_like(descent, dtype=torch.bool)
         for _ in range(HALVINGS):
             value = _level(problem, state.x + across(length, d) * d)
@@ -254,13 +257,17 @@ def _cut(problem: Inverse[Any], state: State, d: Tensor, length: Tensor, band: f
         return length
 
 
-def _with_gap(problem: Inverse[Any], state: State) -> State:
+def _with_gap(problem: Inverse[Any], setup: Setup, state: State, moved: Tensor | None = None) -> State:
+    """The state with its number; where that is small, the problem's own."""
     with torch.no_grad():
         if problem.prior is None:
-            gap = (problem.misfit(state.x) - 1).clamp_min(0.0)
-        else:
-            gap = ratio(inner(state.g, state.g).sqrt() * inner(state.x, state.x).sqrt(), state.value)
-    return dataclasses.replace(state, gap=gap)
+            return dataclasses.replace(state, gap=(problem.misfit(state.x) - 1).clamp_min(0.0))
+        reach = inner(state.x, state.x).sqrt() + ratio(2 * state.value, state.steep).sqrt()
+        gap = ratio(inner(state.g, state.g).sqrt() * reach, state.value)
+        near = gap <= setup.optimality / 2
+        if not settled(~near):
+            gap = torch.where(near, problem.optimality(state.x.detach(), weights(problem)).to(gap), gap)
+        return dataclasses.replace(state, gap=gap if moved is None else torch.where(moved, gap, state.gap))
 
 
 @dataclass(frozen=True, eq=False)

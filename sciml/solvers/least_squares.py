@@ -39,18 +39,20 @@ from sciml.solvers.conjugate_gradient import Preconditioner
 __all__ = ["LeastSquares"]
 
 REFRESH = 50
+FAR = 1e30  # before the first measurement
 FLAT = 1e-6  # relative decrease of the misfit that is still possible when an unregularised fit is given up
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Image, whitened residual, negative gradient, direction, and the scalars per member."""
+    """Image, whitened residual, negative gradient, direction, and the scalars per member; ``steep`` bounds ``|J|^2`` from below."""
 
     x: Tensor
     r: Tensor
     s: Tensor
     p: Tensor
     rho: Tensor
+    steep: Tensor
     gap: Tensor
     rest: Tensor
     count: int
@@ -109,7 +111,7 @@ class LeastSquares(Iterative[Inverse[Smooth | None]]):
         r = _residual(problem, x)
         s = _descent(problem, x, r)
         zero = torch.zeros(problem.batch, dtype=torch.float64, device=x.device)
-        state = State(x, r, s, torch.zeros_like(s), zero, zero + 1, zero + 1, 0)
+        state = State(x, r, s, torch.zeros_like(s), zero, zero, zero + FAR, zero + 1, 0)
         return state if problem.prior is not None else _fill(problem, state)
 
     def step(self, problem: Problem, setup: Any, state: State) -> State:
@@ -120,6 +122,7 @@ class LeastSquares(Iterative[Inverse[Smooth | None]]):
         p = z + across(ratio(rho, state.rho), z) * state.p
         q = problem.noise.whiten(problem.forward(p), problem.data)
         steep = inner(q, q)
+        largest = torch.maximum(state.steep, ratio(steep, inner(p, p)).detach())
         if problem.prior is not None:
             steep = steep + weights(problem) * inner(p, problem.prior.curvature(state.x)(p))
         alpha = ratio(rho, steep)
@@ -128,7 +131,7 @@ class LeastSquares(Iterative[Inverse[Smooth | None]]):
         x = state.x + across(alpha, p) * p
         count = state.count + 1
         r = _residual(problem, x) if count % REFRESH == 0 else state.r - across(alpha, q) * q
-        new = State(x, r, _descent(problem, x, r), p, rho, state.gap, state.rest, count)
+        new = State(x, r, _descent(problem, x, r), p, rho, largest, state.gap, state.rest, count)
         return _fill(problem, new)
 
     def measure(self, problem: Problem, setup: Any, state: State) -> Tensor:
@@ -169,7 +172,9 @@ def _fill(problem: Inverse[Any], state: State) -> State:
     """The state with its numbers: the gap, and what an unregularised fit could still gain."""
     with torch.no_grad():
         value = objective(problem, state.x, inner(state.r, state.r) / 2)
-        rest = ratio(inner(state.s, state.s).sqrt() * inner(state.x, state.x).sqrt(), value)
+        # The largest quotient seen is below |J|^2: the reach is not less than the certificate's.
+        reach = inner(state.x, state.x).sqrt() + ratio(inner(state.r, state.r), state.steep).sqrt()
+        rest = ratio(inner(state.s, state.s).sqrt() * reach, value)
         gap = rest
         if problem.prior is None:
             gap = (2 * value / problem.noise.dof(problem.data) - 1).clamp_min(0.0)

@@ -27,12 +27,24 @@ from torch import Tensor
 from sciml.core.gradients import Gradient, Unroll
 from sciml.core.inverse import Inverse, curvature
 from sciml.core.noise import across
-from sciml.core.prior import Energy, Proximable
+from sciml.core.prior import Proximable
 from sciml.core.problem import Problem
 from sciml.core.solution import Answer, Code
 from sciml.core.solver import Context, Iterative, running
 from sciml.domains.errors import InputError
-from sciml.solvers._normal import fit, inner, linear, objective, quadratic, ratio, spread, unproximal, weights
+from sciml.solvers._normal import (
+    Fit,
+    fit,
+    inner,
+    known,
+    linear,
+    objective,
+    quadratic,
+    ratio,
+    spread,
+    unproximal,
+    weights,
+)
 from sciml.solvers.admm import ADMM
 from sciml.solvers.gmres import settled
 
@@ -41,6 +53,8 @@ __all__ = ["Nesterov", "NoMomentum", "ProximalGradient"]
 MARGIN = 0.95  # norms from power iterations are a few percent low
 TRIALS = 40
 CHECK_EVERY = 4
+FAR = 1e30  # before the first measurement
+WAIT = 40  # steps without a smaller residual after which a learned map is iterated without momentum
 
 
 class Momentum(Protocol):
@@ -71,7 +85,11 @@ class NoMomentum:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """The image and the one before, the gradients of the data term there, the objective, momentum, step, gap."""
+    """The image and the one before, the gradients of the data term there, the objective, momentum, step, gap.
+
+    ``steep`` is the curvature of the data term, ``best`` the least residual so far and ``wait`` the steps since,
+    for priors that know their map but no energy.
+    """
 
     x: Tensor
     before: Tensor
@@ -81,6 +99,9 @@ class State:
     t: Tensor
     beta: Tensor
     tau: Tensor
+    steep: Tensor
+    best: Tensor
+    wait: Tensor
     gap: Tensor
     count: int
 
@@ -91,7 +112,7 @@ class ProximalGradient(Iterative[Inverse[Proximable]]):
 
     A prior that knows its map at one step only (``only_step = t``, a learned proximal network) fixes the step to
     ``tau = t / weight``. Where that is stable, ``tau L <= 1`` with ``L`` the curvature of the data term, plain steps are
-    taken. Where it is not, the data step is taken implicitly: that is ``ADMM``, whose fixed points
+    taken, with momentum as long as that makes the residual smaller (such a map need not be non-expansive). Where it is not, the data step is taken implicitly: that is ``ADMM``, whose fixed points
     ``x = prox(x - tau grad F(x))`` are the same, and this solver hands the member over to it.
 
     *Fails when* the data term is badly conditioned (many steps: take ``ADMM``), or when the proximal map is itself an
@@ -152,13 +173,14 @@ class ProximalGradient(Iterative[Inverse[Proximable]]):
         assert isinstance(problem, Inverse)
         x = spread(problem, start)
         here = fit(problem, x)
-        if problem.prior.only_step is None:
-            tau = MARGIN / curvature(problem, x)
-        else:
-            tau = (problem.prior.only_step / weights(problem)).to(torch.float64).detach()
+        steep = curvature(problem, x)
+        tau = MARGIN / steep
+        if problem.prior.only_step is not None:
+            tau = (problem.prior.only_step / weights(problem)).to(steep).detach()
         one = torch.ones_like(tau)
         value = objective(problem, x, here.value).detach()
-        return State(x, x, here.gradient, here.gradient, value, one, 0 * one, tau, one, 0)
+        g = here.gradient
+        return State(x, x, g, g, value, one, 0 * one, tau, steep, FAR * one, 0 * one, FAR * one, 0)
 
     def step(self, problem: Problem, setup: float, state: State) -> State:
         """One step, its length found by trial."""
@@ -170,19 +192,26 @@ class ProximalGradient(Iterative[Inverse[Proximable]]):
         else:
             there = fit(problem, y)
             energy, slope = there.value, there.gradient
-        x, g, value, tau = self._descend(problem, state, y, energy, slope)
+        x, here, tau = self._descend(problem, state, y, energy, slope)
+        g = here.gradient
         move, advance = y - x, x - state.x
-        total = objective(problem, x, value).detach()
+        total = objective(problem, x, here.value).detach()
         with torch.no_grad():
             t, following = self.momentum.advance(state.t)
             uphill = inner(move, advance) > 0
             rest = move / across(tau, x) + g - slope
-            size = inner(x, x).sqrt()
-            gap = ratio(inner(rest, rest).sqrt() * size, total)
-            if problem.prior.only_step is not None or not isinstance(problem.prior, Energy):
-                gap = ratio(inner(advance, advance).sqrt(), size)
-            slack = 8 * torch.finfo(x.dtype).eps * state.value.abs()
-            kept = (total > state.value + slack) & (state.beta > 0)
+            gap = ratio(inner(rest, rest).sqrt() * here.radius(x, state.steep), total)
+            best, wait = state.best, state.wait
+            if known(problem):
+                slack = 8 * torch.finfo(x.dtype).eps * state.value.abs()
+                kept = (total > state.value + slack) & (state.beta > 0)
+            else:
+                # A short step moves little wherever it is taken: the residual counts per step of the length 1 / L.
+                pace = (tau * state.steep).clamp(max=1.0)
+                gap = ratio(inner(move, move).sqrt(), pace * inner(x, x).sqrt())
+                wait = torch.where((gap < best) & (wait < WAIT), 0 * wait, wait + 1)
+                best, kept = torch.minimum(best, gap), uphill & False
+            following = following * (wait < WAIT)
         one = torch.ones_like(t)
         stay = across(kept.to(x.real.dtype), x) > 0
         new = State(
@@ -194,6 +223,9 @@ class ProximalGradient(Iterative[Inverse[Proximable]]):
             torch.where(uphill | kept, one, t),
             torch.where(uphill | kept, 0 * one, following),
             tau,
+            state.steep,
+            best,
+            wait,
             torch.where(kept, state.gap, gap),
             state.count + 1,
         )
@@ -201,7 +233,7 @@ class ProximalGradient(Iterative[Inverse[Proximable]]):
 
     def _descend(
         self, problem: Inverse[Any], state: State, y: Tensor, energy: Tensor, slope: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Fit, Tensor]:
         """The proximal step from ``y`` and its length: halved, nearly, until the quadratic model lies above ``F``."""
         prior, weight, tau = problem.prior, weights(problem), state.tau
         eps = torch.finfo(y.dtype).eps
@@ -229,7 +261,7 @@ class ProximalGradient(Iterative[Inverse[Proximable]]):
             if trial == TRIALS - 1 or settled(good):
                 break
             tau = torch.where(good, tau, 0.6 * tau)
-        return x, here.gradient, here.value, tau
+        return x, here, tau
 
     def _checked(self, problem: Inverse[Any], goal: float, state: State, kept: Tensor) -> State:
         """Where the running number is small, the problem's own, now and then: the claim is then the certificate's."""
