@@ -96,7 +96,7 @@ class ADMM(Iterative[Inverse[Proximable]]):
     of a composite prior carries the dual variable, so that the problem certifies a duality gap. Counted: the products with
     the normal operator (``inner_steps``) and the relative residual of the last data step (``inner_residual``).
 
-    *Fails when* a learned proximal map is far from non-expansive: the iteration then settles on no fixed point, and says so
+    Bounds beside a composite prior cost many passes (their block shares ``rho``): take PrimalDual there. *Fails when* a learned proximal map is far from non-expansive: the iteration then settles on no fixed point, and says so
     (BUDGET or STAGNATED). For a forward model that is not linear the answer is stationary, not optimal.
     """
 

@@ -66,6 +66,7 @@ def test_a_model_that_is_not_linear_by_scipy() -> None:
     found = least_squares(
         lambda x: np.concatenate([(a @ np.exp(x) - y) / 0.05, np.sqrt(3.0) * x]),
         np.zeros(N),
+        jac=lambda x: np.concatenate([a * np.exp(x) / 0.05, np.sqrt(3.0) * np.eye(N)]),
         xtol=1e-15,
         ftol=1e-15,
         gtol=1e-15,
