@@ -14,6 +14,7 @@ from sciml.solvers.least_squares import LeastSquares as LeastSquares
 from sciml.solvers.multigrid import Multigrid as Multigrid
 from sciml.solvers.newton import Nearby as Nearby
 from sciml.solvers.newton import Newton as Newton
+from sciml.solvers.plug_and_play import PlugAndPlay as PlugAndPlay
 from sciml.solvers.primal_dual import PrimalDual as PrimalDual
 from sciml.solvers.proximal_gradient import Nesterov as Nesterov
 from sciml.solvers.proximal_gradient import NoMomentum as NoMomentum

@@ -74,7 +74,8 @@ class PrimalDual(Iterative[Inverse[Composite]]):
     weights belong to.
 
     Takes Inverse problems with a linear forward model, any noise, and a prior ``g(K x)`` such as TotalVariation or Wavelet.
-    *Fails when* the accuracy asked for is high: the gap falls like 1 / steps in general.
+    Gradients pass through the steps; the lengths of the steps count as constants. *Fails when* the accuracy asked for is
+    high: the gap falls like 1 / steps in general.
     """
 
     max_steps: int = 3000
