@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from cyclopts import App
 from cyclopts.exceptions import CycloptsError
 
-from sciml.cli import commands, learning
+from sciml.cli import commands, learning, reconstruction
 from sciml.cli.terminal import BAD_INPUT, CERTIFIED, FAULT, UNCERTIFIED, say, warn
 from sciml.domains.errors import InputError
 
@@ -28,14 +28,14 @@ def version() -> str:
 
 app = App(
     name="sciml",
-    help="Solve partial differential equations with classical and learned solvers; every answer is checked.",
+    help="Solve partial differential equations and inverse problems with classical and learned solvers; every answer is checked.",
     version=version,
     help_format="plaintext",
     result_action="return_value",
 )
 COMMANDS: tuple[Callable[..., int], ...] = (
     commands.problems, commands.solve, commands.certify, commands.data, commands.generate,
-    learning.train, learning.predict, learning.report,
+    reconstruction.reconstruct, learning.train, learning.predict, learning.report,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command)

@@ -9,7 +9,17 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from sciml.cli.terminal import CERTIFIED, UNCERTIFIED, emit, say, show, table, write
-from sciml.cli.words import answer_shape, check_writable, contents, opened, problem_of, settings_of, solver_of
+from sciml.cli.words import (
+    answer_shape,
+    check_ending,
+    check_writable,
+    contents,
+    kinds,
+    opened,
+    problem_of,
+    settings_of,
+    solver_of,
+)
 from sciml.domains.errors import InputError
 
 __all__ = ["certify", "data", "generate", "problems", "solve"]
@@ -19,7 +29,7 @@ Flag = Annotated[bool, Parameter(negative="")]
 
 
 def problems(*, json: Flag = False) -> int:
-    """List the problems of the catalogue.
+    """List the problems of the catalogue and their kinds.
 
     Parameters
     ----------
@@ -29,9 +39,10 @@ def problems(*, json: Flag = False) -> int:
     from sciml.catalogue import problems as listed
 
     found = listed()
+    kind = kinds(found)
     if json:
-        return emit(found)
-    table(("problem", "what it is"), found.items())
+        return emit({name: {"kind": kind[name], "what": what} for name, what in found.items()})
+    table(("problem", "kind", "what it is"), [(name, kind[name], what) for name, what in found.items()])
     return CERTIFIED
 
 
@@ -87,6 +98,7 @@ def solve(
 
     for path in (plot, save):
         check_writable(path)
+    check_ending(save, (".nc", ".h5", ".hdf5"), "--save")
     if plot is not None:
         check_format(plot, ("gif",))
     posed = problem_of(name, settings_of(set), batch)
@@ -129,8 +141,10 @@ def certify(file: Path, /, *, json: Flag = False) -> int:
     """
     import torch
 
+    from sciml.core.export import unknown_name
+    from sciml.core.inverse import Inverse
     from sciml.core.recipe import Recipe
-    from sciml.core.solution import Code, decide
+    from sciml.core.solution import Answer, Code, decide
     from sciml.files import open_dataset
     from sciml.show.summary import check_text, plain
 
@@ -138,17 +152,31 @@ def certify(file: Path, /, *, json: Flag = False) -> int:
     text = data.attrs.get("recipe")
     if not isinstance(text, str) or not text:
         raise InputError(f"'{file}' carries no recipe, so its problem cannot be built; certify it in Python.")
+    recipe = Recipe.from_json(text)
+    if not recipe.complete:
+        raise InputError(
+            f"the recipe of '{file}' tells objects of Python in words only, so its problem cannot be built; certify it in Python."
+        )
     try:
-        posed = Recipe.from_json(text).build()
+        posed = recipe.build()
     except KeyError as error:
         raise InputError(
             f"the recipe of '{file}' refers to arrays beside it ({error}); certify it in Python."
         ) from error
-    if posed.unknown not in data:
-        raise InputError(f"'{file}' has no variable '{posed.unknown}'; it has {', '.join(map(str, data.data_vars))}.")
-    value = torch.as_tensor(data[posed.unknown].values)
-    checks = posed.certify(value.reshape(-1, *answer_shape(posed)))
-    codes = decide(torch.full((len(checks[0].value) if checks else 1,), int(Code.CONVERGED)), checks)
+    name = unknown_name(posed)
+    if name not in data:
+        raise InputError(f"'{file}' has no variable '{name}'; it has {', '.join(map(str, data.data_vars))}.")
+    value = torch.tensor(data[name].values).reshape(-1, *answer_shape(posed))
+    claim = torch.full((len(value),), int(Code.CONVERGED))
+    weight, dual = None, None
+    if isinstance(posed, Inverse):
+        if posed.weight is None and "weight" in data:  # chosen by the solver
+            weight = torch.tensor(data["weight"].values)
+        if "dual_data" in data and "dual_prior" in data:
+            shapes = {"data": posed.data.shape[1:], "prior": posed.prior.operator.codomain.shape}
+            dual = {key: torch.tensor(data[f"dual_{key}"].values).reshape(-1, *shape) for key, shape in shapes.items()}
+    checks = posed.certify(Answer(value, claim, posed=weight, dual=dual))
+    codes = decide(claim, checks)
     code = Code(int(codes.max()))
     if json:
         rows = [{"name": c.name, "value": c.value.tolist(), "target": c.target} for c in checks]

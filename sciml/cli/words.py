@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sciml.training.fitted import Fit
 
 __all__ = [
-    "answer_shape", "build", "check_writable", "contents", "fit_of", "names_of", "opened", "pick", "problem_of",
-    "settings_of", "solver_of", "value_of",
+    "answer_shape", "build", "check_ending", "check_writable", "contents", "fit_of", "kinds", "names_of", "opened", "pick",
+    "problem_of", "settings_of", "solver_of", "value_of",
 ]  # fmt: skip
 
 Thing = TypeVar("Thing")
@@ -144,6 +144,21 @@ def problem_of(name: str, settings: dict[str, Any], batch: int | None) -> Any:
         ) from error
 
 
+def kinds(names: Iterable[str]) -> dict[str, str]:
+    """The kind of each problem of the catalogue (Linear, Evolution, Inverse, ...), as its file promises it."""
+    import ast
+
+    from sciml.catalogue import folder
+
+    found = {}
+    for name in names:
+        tree = ast.parse((folder("problems") / f"{name}.py").read_text())
+        kept = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "problem"]
+        returned = kept[0].returns if kept else None
+        found[name] = "" if returned is None else ast.unparse(returned).partition("[")[0].rpartition(".")[2]
+    return found
+
+
 def solver_of(name: str | None, settings: dict[str, Any], guess: str | None, posed: Any) -> Any:
     """A solver by the name of its class, behind the network of ``guess`` if there is one; None for the recommended one.
 
@@ -225,6 +240,16 @@ def check_writable(path: Path | None, folder: bool = False) -> None:
         raise InputError(
             f"cannot write '{path}' ({error.strerror or error}); choose another place or free some space."
         ) from error
+
+
+def check_ending(path: Path | None, endings: Sequence[str], option: str) -> None:
+    """Find out before the work whether a file of this name will be written.
+
+    Raises:
+        InputError: its ending names another kind of file.
+    """
+    if path is not None and path.suffix.lower() not in endings:
+        raise InputError(f"cannot write '{path}': {option} is a file that ends in {' or '.join(endings)}.")
 
 
 def answer_shape(posed: Any) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ def to_xarray(solution: Solution) -> xarray.Dataset:
     """Dims ``sample[, time], [channel,] x, y, z``; a single channel is dropped; checks and codes per member beside.
 
     Of an inverse problem also: ``data`` and what is known of their noise on the axes of ``data_axes``, ``truth`` if it is kept,
-    and the ``weight`` of the prior. Posterior samples are ``samples`` (draw, sample, ...).
+    the ``weight`` of the prior and the dual variables, with which the certificate can be checked again. Posterior samples are ``samples`` (draw, sample, ...).
     """
     import xarray
 
@@ -112,6 +112,14 @@ def to_xarray(solution: Solution) -> xarray.Dataset:
         }  # fmt: skip
         for name, value in _measured(problem).items():
             data[name] = variable(whole(value), ["sample"], [axis.name for axis in axes], "data_channel")
+        for name, value in (solution.dual or {}).items():
+            if value.shape[1:] == problem.data.shape[1:]:
+                dims, channel = [axis.name for axis in axes], "data_channel"
+            elif value.shape[2:] == space.shape[1:]:
+                dims, channel = names, f"dual_{name}_channel"
+            else:
+                dims, channel = [f"dual_{name}_{i}" for i in range(value.ndim - 2)], f"dual_{name}_channel"
+            data[f"dual_{name}"] = variable(whole(value), ["sample"], dims, channel)
         if problem.truth is not None:
             data["truth"] = variable(whole(problem.truth), ["sample"])
         if solution.weight is not None:

@@ -123,7 +123,7 @@ class Solution:
 
     ``checks`` are the problem's own, ``stats`` what it cost (seconds, steps, counts), ``backward`` collects the solutions
     of transposed solves that gradients needed. ``weight`` is that of the prior, per member, for inverse problems that have one
-    (posed by the problem, or chosen by the solver).
+    (posed by the problem, or chosen by the solver), ``dual`` the answer's dual variables, with which a gap can be certified again.
     """
 
     value: Tensor
@@ -139,6 +139,7 @@ class Solution:
     citations: tuple[str, ...] = ()
     backward: list[Solution] = dataclasses.field(default_factory=list)
     weight: Tensor | None = None
+    dual: Mapping[str, Tensor] | None = None
 
     @property
     def code(self) -> Code:

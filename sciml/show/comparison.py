@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Reconstructions", "compare", "reconstructions", "short_name"]
+__all__ = ["Reconstructions", "compare", "quality_facts", "reconstructions", "short_name"]
 
 MOST_COLUMNS = 4
 
@@ -114,27 +114,41 @@ def reconstructions(
     return Reconstructions(tuple(shown), tuple(titles), heading)
 
 
-def _row(name: str, solution: Solution) -> dict[str, Any]:
+def quality_facts(solution: Solution) -> dict[str, Any]:
+    """As plain data: the prior, its weight, and PSNR (dB) and SSIM if the truth is known, per member; infinite is null."""
     from sciml.metrics import psnr, ssim
+    from sciml.show.summary import plain
 
     problem: Any = solution.problem
+    facts: dict[str, Any] = {"prior": "none" if problem.prior is None else type(problem.prior).__name__}
+    if solution.weight is not None:
+        facts["weight"] = solution.weight.detach()
+    if problem.truth is not None:
+        truth = problem.truth.detach().expand(solution.value.shape)
+        value = solution.value.detach().to(truth.device)
+        for name, metric in (("PSNR", psnr), ("SSIM", ssim)):
+            try:
+                facts[name] = metric(value, truth)
+            except InputError:  # a constant truth has no range, a small or complex image no windows
+                continue
+    return dict(plain(facts))
+
+
+def _row(name: str, solution: Solution) -> dict[str, Any]:
     row: dict[str, Any] = {"reconstruction": name, "code": solution.code.name}
     for check in solution.checks:
         told = f"{float(check.value.max()):.1e} (target {check.target:.0e})" if check.target is not None else ""
         row[check.name.replace("chi-square per degree of freedom", "chi^2/dof")] = told or ", ".join(
             f"{float(v):.3g}" for v in check.value[:4]
         )
-    if solution.weight is not None:
-        row["weight"] = ", ".join(f"{float(v):.3g}" for v in solution.weight[:4])
+    facts = quality_facts(solution)
+    if "weight" in facts:
+        row["weight"] = ", ".join(f"{weight:.3g}" for weight in facts["weight"][:4])
     row |= {"steps": int(solution.stats.get("steps", 0)), "seconds": f"{solution.stats.get('seconds', 0.0):.2f}"}
-    if problem.truth is not None:
-        truth = problem.truth.detach().expand(solution.value.shape)
-        value = solution.value.detach().to(truth.device)
-        try:
-            row["PSNR (dB)"] = f"{float(psnr(value, truth).mean()):.2f}"
-            row["SSIM"] = f"{float(ssim(value, truth).mean()):.3f}"
-        except InputError:  # a constant truth has no range, a small or complex image no windows
-            pass
+    for key, unit in (("PSNR", " (dB)"), ("SSIM", "")):
+        if key in facts:
+            finite = [value for value in facts[key] if value is not None]
+            row[key + unit] = f"{sum(finite) / len(finite):.3f}" if len(finite) == len(facts[key]) else "infinite"
     return row
 
 

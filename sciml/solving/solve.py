@@ -108,6 +108,7 @@ def solve(
         citations=solver.citations,
         backward=record,
         weight=problem.weights(answer) if isinstance(problem, Inverse) else None,
+        dual=None if answer.dual is None else {name: part.detach() for name, part in answer.dual.items()},
     )
     _speak(solution, answer, strict)
     return solution

@@ -83,6 +83,8 @@ def test_the_weight_that_was_chosen_is_kept(tmp_path: Path) -> None:
     assert np.array_equal(again["weight"].values, solution.weight.numpy())
     assert "TotalVariation" in again["weight"].attrs["long_name"] and "TotalVariation" in again.attrs["prior"]
     assert {"optimality", "misfit", "chi-square_per_degree_of_freedom", "code"} <= set(again)
+    assert solution.dual is not None and again["dual_data"].dims == ("sample", "view", "bin")
+    assert np.array_equal(again["dual_prior"].values, solution.dual["prior"].numpy())
     posed = made(scan().with_prior(TotalVariation(), weight=3.0))
     assert posed.weight is not None and posed.to_xarray()["weight"].values.tolist() == [3.0]
     assert "weight" not in made(scan()).to_xarray()
