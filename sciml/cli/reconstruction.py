@@ -199,6 +199,7 @@ def prior_of(name: str, settings: Mapping[str, Any]) -> Any:
     from sciml import priors
     from sciml.catalogue import folder, pretrained
     from sciml.core.prior import Denoising, Energy, Prior, Proximable
+    from sciml.priors._stored import holds_prior
 
     known = {
         key: thing for key, thing in vars(priors).items()
@@ -212,10 +213,9 @@ def prior_of(name: str, settings: Mapping[str, Any]) -> Any:
         if not isinstance(found, Energy | Proximable | Denoising):
             raise InputError(f"'{name}' is a {type(found).__name__}, no prior; use it as a solver, `--guess {name}`.")
         return found
-    kind = pick("prior", name, known | dict.fromkeys(weights))
-    if kind is None:  # a pretrained one, spelt otherwise
-        return prior_of(pick("prior", name, {key: key for key in weights}), settings)
-    return build("prior", kind, settings)
+    shipped = {key: key for key in weights if holds_prior(folder("data") / "pretrained" / key)}
+    kind = pick("prior", name, {**known, **shipped})
+    return prior_of(kind, settings) if isinstance(kind, str) else build("prior", kind, settings)
 
 
 def needs_nothing(kind: Any) -> bool:
