@@ -42,7 +42,8 @@ class Inverse(Problem, Generic[P]):
       ``p`` the minorant is ``F(x) + <p, K x> - (weight g)^*(p)``, so this is a duality gap that charges for
       infeasibility; for a smooth prior it is ``|grad P| r / P``; for a proximal one the subgradient at the point that a
       proximal step leads to stands for the gradient. A prior that knows its proximal map at one step only (a learned one)
-      has no convex minorant: there it is the relative fixed-point residual ``|x - prox(x - grad F / weight)| / |x|``. For a
+      has no convex minorant: there it is the relative fixed-point residual ``|x - prox(x - tau grad F)| / (min(1, tau L) |x|)``,
+      ``tau = step / weight``, ``L`` the curvature of ``F``. For a
       forward model that is not linear the number measures stationarity, not global optimality.
     * ``misfit`` is ``|chi^2 / dof - 1|``; the default target is the larger of 0.05 and two standard deviations of it.
     """
@@ -84,11 +85,9 @@ class Inverse(Problem, Generic[P]):
             object.__setattr__(self, "prior", self.prior.on(self.forward.space))
         if self.weight is not None:
             weight = torch.as_tensor(self.weight, dtype=data.real.dtype, device=data.device)
-            if not bool((weight > 0).all()) or not bool(torch.isfinite(weight).all()):
-                raise InputError(
-                    f"{self.name!r}: the weight of the prior is {float(weight.min()):.3g}; it must be positive"
-                )
             object.__setattr__(self, "weight", weight)
+            if weight.device.type != "meta":
+                self._check_weight()
 
     @property
     def space(self) -> Space:
@@ -227,7 +226,9 @@ class Inverse(Problem, Generic[P]):
         onward = prior.prox(x - across(step, x) * gradient, step * weight)
         move = x - onward
         if prior.only_step is not None or not isinstance(prior, Energy):
-            return _size(move) / _size(x).clamp_min(1e-300)
+            # A step much shorter than the data term allows moves little wherever it starts.
+            short = (step.to(torch.float64) * curvature(self, x)).clamp(max=1.0)
+            return _size(move) / (short * _size(x)).clamp_min(1e-300)
         _, ahead = self.fidelity(onward)
         rest = move / across(step, x) + ahead - gradient
         # The step is part of the answer's error: what it would gain is charged too.
@@ -244,8 +245,16 @@ class Inverse(Problem, Generic[P]):
                 f"{self.name!r}: {int(bad.sum())} data are not finite, the first at {where} (member {index[0]}); leave them out with noise=GaussianNoise(sigma, measured=torch.isfinite(data)), or mend them"
             )
         super().validate()
+        self._check_weight()
         self.forward.validate(self.name)
         self.noise.validate(self.name, self.data)
+
+    def _check_weight(self) -> None:
+        weight = self.weight
+        if isinstance(weight, Tensor) and not (bool((weight > 0).all()) and bool(torch.isfinite(weight).all())):
+            raise InputError(
+                f"{self.name!r}: the weight of the prior is {float(weight.min()):.3g}; it must be positive and finite"
+            )
 
     def _axes(self) -> list[str]:
         count = self.data.ndim - 2
@@ -283,8 +292,8 @@ def curvature(problem: Inverse[Any], x: Tensor, rounds: int = 12) -> Tensor:
     tangent: LinearOperator = problem.forward.linearise(x)
     z = problem.forward(x)
     generator = torch.Generator().manual_seed(0)
-    v = torch.randn((problem.batch, *problem.space.shape), generator=generator, dtype=torch.float64)
-    v = v.to(x.device, x.dtype)
+    v = torch.randn((1, *problem.space.shape), generator=generator, dtype=torch.float64).to(x.device, x.dtype)
+    v = v.expand(problem.batch, *problem.space.shape)  # a member starts as it would alone
     size = torch.ones(problem.batch, dtype=torch.float64, device=x.device)
     with torch.no_grad():
         for _ in range(rounds):

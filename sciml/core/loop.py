@@ -42,6 +42,7 @@ def run(solver: Iterative, problem: Problem, start: Tensor | None, context: Cont
     every = 1 if codes.device.type == "cpu" else 8
     steps, finished = 0, bool((codes != Code.RUNNING).all())
     mixed = not finished and bool((codes != Code.RUNNING).any())
+    before = torch.full_like(history[0], float("inf"))  # the best value more than `patience` steps ago
     while steps < solver.max_steps and not finished:
         new = _step(solver, problem, setup, state, context)
         if mixed or every > 1:
@@ -49,11 +50,13 @@ def run(solver: Iterative, problem: Problem, start: Tensor | None, context: Cont
         state = new
         steps += 1
         history.append(solver.measure(problem, setup, state).detach())
+        if len(history) > solver.patience:
+            before = torch.minimum(before, history[-solver.patience - 1])
         codes = torch.where(codes == Code.RUNNING, _update(solver.done(problem, setup, state), history), codes)
         if steps % every == 0 or steps == solver.max_steps:
             if steps >= solver.patience:
                 codes = torch.where(
-                    (codes == Code.RUNNING) & _stagnant(history, solver.patience),
+                    (codes == Code.RUNNING) & _stagnant(history[-solver.patience :], before),
                     torch.full_like(codes, Code.STAGNATED),
                     codes,
                 )
@@ -85,13 +88,9 @@ def _update(codes: Tensor, history: list[Tensor]) -> Tensor:
     return torch.where(torch.isfinite(history[-1]), codes, torch.full_like(codes, Code.DIVERGED))
 
 
-def _stagnant(history: list[Tensor], patience: int) -> Tensor:
-    """No member-wise improvement of the best value by at least one part in a thousand in ``patience`` steps."""
-    recent = torch.stack(history[-patience:]).amin(0)
-    before = (
-        torch.stack(history[:-patience]).amin(0) if len(history) > patience else torch.full_like(recent, float("inf"))
-    )
-    return recent > 0.999 * before
+def _stagnant(recent: list[Tensor], before: Tensor) -> Tensor:
+    """No member-wise improvement on the best value ``before`` by at least one part in a thousand in the recent steps."""
+    return torch.stack(recent).amin(0) > 0.999 * before
 
 
 def cuts(problem: Evolution, step: float) -> list[tuple[float, float, int]]:

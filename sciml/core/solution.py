@@ -70,7 +70,9 @@ class Check:
 
     def __str__(self) -> str:
         worst = float(self.value.detach().max()) if self.value.numel() else float("nan")
-        return f"{self.name} {worst:.1e}" + ("" if self.target is None else f" (target {self.target:.0e})")
+        if self.target is None:
+            return f"{self.name} {worst:.3g}"
+        return f"{self.name} {worst:.1e} (target {self.target:.0e})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,7 @@ class Denoiser(Prior):
         """The clean image on average; ``sigma`` is a number or ``(batch,)``, in the units of ``x``."""
         lo, hi = self.range
         level = torch.as_tensor(sigma, dtype=x.real.dtype, device=x.device).reshape(-1).expand(x.shape[0])
-        if not bool((level >= 0).all()):
+        if not level.is_meta and not bool((level >= 0).all()):
             raise InputError(
                 f"the noise level given to a Denoiser is {float(level.min()):.3g}; it must not be negative"
             )
@@ -60,7 +60,7 @@ class Denoiser(Prior):
             raise InputError(
                 f"the function of a Denoiser returned {got} for images {tuple(x.shape)} {x.dtype} on {x.device}; it must keep all three"
             )
-        if not bool(torch.isfinite(clean).all()):
+        if not clean.is_meta and not bool(torch.isfinite(clean).all()):
             raise InputError(
                 f"the function of a Denoiser returned values that are not finite at sigma {float(level.min()):.3g} to {float(level.max()):.3g}; look at the levels it was made for"
             )

@@ -93,6 +93,7 @@ class Gaussian(Prior):
     bound: Covariance | None = field(default=None, metadata={"told": True})
 
     only_step = None
+    quadratic = True
 
     def fits(self, space: Space) -> str | None:
         """Real images of the covariance's shape."""

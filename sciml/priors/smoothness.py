@@ -79,6 +79,7 @@ class Smoothness(Prior):
             raise InputError(f"the order of Smoothness is {self.order}; it must be a number from 0 on, such as 1")
 
     only_step = None
+    quadratic = True
 
     def on(self, space: Space) -> Smoothness:
         """The same prior with the spacing of the space."""

@@ -129,9 +129,11 @@ class Discrepancy(Solver[Any]):
                 bent = problem.noise.bend(ahead, problem.forward(zero), problem.data)
                 length = total(gradient.abs().square()) / total((ahead.conj() * bent).real).clamp_min(1e-300)
                 start = zero - across(length, zero) * gradient
+            inside = getattr(problem.prior, "inside", None)
+            start = start if inside is None else inside(start)
             energy = problem.prior.energy(start).to(one).expand(problem.batch)
         weight = 0.5 * problem.noise.dof(problem.data).to(one) / energy.clamp_min(torch.finfo(dtype).tiny)
-        return torch.where(torch.isfinite(weight) & (energy > 0), weight, one)
+        return torch.where(torch.isfinite(weight) & (energy > 0) & (weight > 0), weight, one)
 
 
 class _Search:

@@ -32,6 +32,7 @@ from sciml.core.solution import Answer, Code
 from sciml.core.solver import Iterative, running
 from sciml.domains.errors import InputError
 from sciml.solvers._normal import conjugate_gradients, fit, spread
+from sciml.solvers.gmres import settled
 
 __all__ = ["PlugAndPlay"]
 
@@ -165,7 +166,7 @@ class PlugAndPlay(Iterative[Inverse[Denoising]]):
             before = (trial, miss)
             move = (miss / slope).clamp(-math.log(30.0), math.log(30.0))
             trial = torch.where(miss.abs() < 5e-3, trial, trial - move)
-            if bool((fine | (miss.abs() < 5e-3)).all()):
+            if settled(fine | (miss.abs() < 5e-3)):
                 break
         return State(best, at, chi, count)
 

@@ -21,7 +21,7 @@ def demo() -> Any:
 
 def test_the_demo(demo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.delenv("SCIML_REAL_DATA", raising=False)
-    numbers = demo.main(tmp_path / "demo", n=127, count=40, grid=9, epochs=3)
+    numbers = demo.main(tmp_path / "demo", n=127, pixels=64, count=40, grid=9, epochs=3)
     assert numbers["all four certified"] == 1.0
     assert numbers["poisson, discrete backward error"] <= 1e-10
     assert numbers["darcy, discrete backward error"] <= 1e-10
@@ -29,6 +29,10 @@ def test_the_demo(demo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     # The gradient and the solves are good to the target of the time steps, 1e-6; the quotient to its step squared, 1e-8.
     assert numbers["gradient"] == pytest.approx(numbers["gradient by differences"], rel=1e-5)
     assert numbers["gradient"] != pytest.approx(2 * numbers["gradient by differences"], rel=1e-5)
+    assert numbers["total variation certified"] == 1.0
+    formula, flat = (numbers[f"30 views, {name}, PSNR"] for name in ("filtered back-projection", "total variation"))
+    assert flat > formula + 6 > 20
+    assert numbers["30 views, learned proximal network, PSNR"] > formula + 6
     assert numbers["network, relative L2 on unseen members"] < 1.0  # better than the zero field, after three epochs
     assert numbers["network alone certified"] == 0.0
     assert numbers["network and solver certified"] == 1.0
