@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -77,6 +77,17 @@ class LearnedProx(Prior):
     def only_step(self) -> float:
         """1: the strength is that of the training."""
         return 1.0
+
+    @property
+    def natural_weight(self) -> float | None:
+        """``1 / noise^2``: at this weight the prior counts as the density of its training images; None where noise is unknown."""
+        return None if self.noise is None else 1 / self.noise**2
+
+    def scaled(self, unit: float) -> LearnedProx:
+        """The prior of images whose values are ``unit`` times those of the training set, such as attenuations per pixel."""
+        span = None if self.range is None else (self.range[0] * unit, self.range[1] * unit)
+        noise = None if self.noise is None else self.noise * unit
+        return replace(self, scale=self.scale * unit, shift=self.shift * unit, noise=noise, range=span)
 
     def fits(self, space: Space) -> str | None:
         """Channels and number of axes must be those of the network; complex images are refused."""

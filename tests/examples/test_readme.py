@@ -15,6 +15,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.files import layouts
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SHRUNK = {
@@ -67,6 +69,7 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with h5py.File("mine.h5", "w") as file:
         for name in ("nu", "f", "tensor"):
             file[name] = generator.standard_normal((20, 9, 9)).astype("float32")
+    layouts.data_exchange(Path("tooth.h5"))
     namespace: dict[str, object] = {"MyModule": MyModule}
     run((ROOT / "README.md").read_text(), namespace)
     assert namespace["solution"].ok  # type: ignore[attr-defined]
