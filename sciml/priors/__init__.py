@@ -5,6 +5,7 @@ from sciml.priors.gaussian import Gaussian as Gaussian
 from sciml.priors.learned_prox import LearnedProx as LearnedProx
 from sciml.priors.smoothness import Smoothness as Smoothness
 from sciml.priors.total_variation import TotalVariation as TotalVariation
+from sciml.priors.unfolded import Unfolded as Unfolded
 from sciml.priors.wavelet import Daubechies as Daubechies
 from sciml.priors.wavelet import Haar as Haar
 from sciml.priors.wavelet import Wavelet as Wavelet

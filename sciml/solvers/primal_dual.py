@@ -9,7 +9,8 @@ is solved by
     x+ = inside(x - tau (A^H q + K^H p)),
     q+ = prox_{sigma_q F^*}(q + sigma_q A (2 x+ - x)),    p+ = prox_{sigma_p (weight g)^*}(p + sigma_p K (2 x+ - x)),
 
-with ``tau (sigma_q |A|^2 + sigma_p |K|^2) < 1``. Each pass costs one ``A``, one ``A^H``, one ``K`` and one ``K^H``; a
+with ``tau (sigma_q |A|^2 + sigma_p |K|^2) < 1``. A prior may know a ``metric``, a symmetric positive definite map ``M`` of images:
+then ``M A^H q`` stands for ``A^H q``, and ``|A M^(1/2)|`` for ``|A|`` (preconditioning; Pock and Chambolle, ICCV 2011). Each pass costs one ``A``, one ``A^H``, one ``K`` and one ``K^H``; a
 restricted duality gap comes with them for nothing.
 
 Sources: Chambolle and Pock, J. Math. Imaging Vision 40, 120 (2011), doi:10.1007/s10851-010-0251-1; over-relaxation:
@@ -125,7 +126,7 @@ class PrimalDual(Iterative[Inverse[Composite]]):
         assert isinstance(problem, Inverse)
         first = _prior(problem, 0)
         with torch.no_grad():
-            size = curvature(problem, problem.space.zeros()).to(problem.data.real.dtype)
+            size = _size_in(problem, first).to(problem.data.real.dtype)
             bound = first.operator.size_bound().square().to(size)
         return _Setup(size, bound.clamp_min(1e-30).expand(problem.batch))
 
@@ -155,7 +156,8 @@ class PrimalDual(Iterative[Inverse[Composite]]):
         z, kx = problem.forward(x), prior.operator(x)
         q = noise.dual_prox(state.q + across(sigma_q, z) * noise.whiten(2 * z - state.z, y), sigma_q, y)
         p = prior.dual_prox(state.p + across(sigma_p, kx) * (2 * kx - state.kx), sigma_p, weight)
-        back = problem.forward.linearise(x).adjoint(noise.unwhiten(q, y)) + prior.operator.adjoint(p)
+        back = problem.forward.linearise(x).adjoint(noise.unwhiten(q, y))
+        back = (prior.metric(back) if hasattr(prior, "metric") else back) + prior.operator.adjoint(p)
         gap = state.gap
         if count % EVERY == 0 or count == self.max_steps:
             gap = self._gap(problem, x, q, p, z, kx, back, setup.data_size, gap)
@@ -209,6 +211,22 @@ class PrimalDual(Iterative[Inverse[Composite]]):
 def _prior(problem: Inverse[Any], count: int) -> Any:
     stage = getattr(problem.prior, "stage", None)
     return problem.prior if stage is None else stage(count)
+
+
+def _size_in(problem: Inverse[Any], prior: Any) -> Tensor:
+    """``|W forward|^2``, or that of ``W forward M^(1/2)`` for a prior with a metric ``M``."""
+    zero = problem.space.zeros()
+    if not hasattr(prior, "metric"):
+        return curvature(problem, zero)
+    tangent, z = problem.forward.linearise(zero), problem.forward(zero)
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn((problem.batch, *problem.space.shape), generator=generator, dtype=torch.float64).to(zero)
+    size = torch.ones(problem.batch, dtype=torch.float64, device=zero.device)
+    for _ in range(8):
+        v = v / across(size, v)
+        v = prior.metric(tangent.adjoint(problem.noise.bend(tangent(v), z, problem.data)))
+        size = _size(v).clamp_min(1e-300)
+    return size
 
 
 def _size(r: Tensor) -> Tensor:

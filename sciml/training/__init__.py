@@ -6,12 +6,12 @@ from sciml.training.augment import NodeReflection, Reflection, Translation, Tran
 from sciml.training.fit import fit
 from sciml.training.fitted import Fit, Score
 from sciml.training.generate import generate
-from sciml.training.losses import H1, RelativeL2
-from sciml.training.optimisers import AdamW
+from sciml.training.losses import H1, LogL2, RelativeL2
+from sciml.training.optimisers import AdamW, Muon
 from sciml.training.samples import Normaliser, Samples, Signature, pairs, split, windows
 from sciml.training.schedules import Constant, Cosine, OneCycle
 
 __all__ = [
-    "H1", "AdamW", "Constant", "Cosine", "Fit", "NodeReflection", "Normaliser", "OneCycle", "Reflection", "RelativeL2",
+    "H1", "AdamW", "Constant", "Cosine", "Fit", "LogL2", "Muon", "NodeReflection", "Normaliser", "OneCycle", "Reflection", "RelativeL2",
     "Samples", "Score", "Signature", "Translation", "Transposition", "fit", "generate", "pairs", "split", "windows",
 ]  # fmt: skip

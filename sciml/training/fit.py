@@ -7,25 +7,30 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
+from sciml.core.inverse import Inverse
+from sciml.core.prior import Prior
+from sciml.core.solver import Solver
 from sciml.domains.errors import InputError
 from sciml.domains.space import usable
 from sciml.files import Record
 from sciml.training._estimate import estimate, real_parameters
 from sciml.training._members import Members
+from sciml.training._progress import bar, text
 from sciml.training._state import compare, load_run, load_weights, save_run, weights
 from sciml.training.fitted import Fit, as_samples, mean_relative_l2
 from sciml.training.losses import H1, Loss, RelativeL2
 from sciml.training.optimisers import AdamW, Optimiser
 from sciml.training.samples import Normaliser, Samples, split
 from sciml.training.schedules import OneCycle, Schedule
+from sciml.training.through import FittedPrior, fit_through
+from sciml.training.through import Members as Draw
 
 __all__ = ["Augmentation", "fit"]
 
@@ -39,6 +44,10 @@ class Augmentation(Protocol):
     def apply(self, fields: Mapping[str, Tensor], generator: torch.Generator) -> Mapping[str, Tensor]: ...
 
 
+P = TypeVar("P", bound=Prior)
+
+
+@overload
 def fit(
     network: nn.Module,
     data: Any,
@@ -48,6 +57,52 @@ def fit(
     validate: Any = None,
     epochs: int = 60,
     batch_size: int = 20,
+    learning_rate: float = 1e-3,
+    schedule: Schedule = ...,
+    optimizer: Optimiser = ...,
+    loss: Loss = ...,
+    augment: Sequence[Augmentation] = (),
+    normalise: bool = True,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    device: str | torch.device | None = None,
+    progress: bool | None = None,
+) -> Fit: ...
+
+
+@overload
+def fit(
+    network: P,
+    data: Draw | str,
+    *,
+    through: Solver[Any],
+    steps: int = 100,
+    validate: Inverse[Any] | None = None,
+    epochs: int = 60,
+    batch_size: int = 4,
+    learning_rate: float = 1e-3,
+    schedule: Schedule = ...,
+    optimizer: Optimiser = ...,
+    loss: Loss = ...,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    progress: bool | None = None,
+) -> FittedPrior[P]: ...
+
+
+def fit(
+    network: Any,
+    data: Any,
+    *,
+    through: Solver[Any] | None = None,
+    steps: int = 100,
+    inputs: str | Sequence[str] | None = None,
+    targets: str | Sequence[str] | None = None,
+    validate: Any = None,
+    epochs: int = 60,
+    batch_size: int | None = None,
     learning_rate: float = 1e-3,
     schedule: Schedule = OneCycle(),  # noqa: B008  (frozen)
     optimizer: Optimiser = AdamW(),  # noqa: B008  (frozen)
@@ -59,7 +114,7 @@ def fit(
     resume: bool = True,
     device: str | torch.device | None = None,
     progress: bool | None = None,
-) -> Fit:
+) -> Any:
     r"""Train `network` to map inputs to targets and return it with the weights that did best on validation members.
 
     .. math:: \min_\theta \frac1N \sum_i \ell\bigl(D_u\, f_\theta(E_a\, a_i),\, u_i\bigr)
@@ -67,9 +122,15 @@ def fit(
     ``E_a`` standardises each input channel and ``D_u`` undoes the same for the targets, so the loss sees physical
     units. "Best" is the least mean relative L2 error on the validation members after an epoch.
 
+    ``fit(prior, members, through=solver)`` trains the weights of a prior instead, through every step of the solver, so that
+    ``solver`` with that prior finds the truth of problems like the members; returns a FittedPrior. ``members(seed)`` draws an
+    Inverse problem with its truth; the name of a catalogue entry draws ``batch_size`` (4) of its random members. Each step has
+    members of its own, which depend on (seed, step) alone; an epoch is ``steps`` of them; ``validate`` is one problem (None: drawn).
+    ``loss`` compares answer and truth. The arguments below that do not speak of pairs mean the same.
+
     - ``data``: an xarray.Dataset (then ``inputs`` and ``targets`` name its variables), or what `pairs` or `windows`
       return. ``validate``: the same kind of thing; None sets aside a tenth of the members, drawn with ``seed``.
-    - ``network``: any module (batch, C, \*space) -> (batch, C', \*space); it is trained in place, on ``device``, or
+    - ``batch_size``: None is 20. ``network``: any module (batch, C, \*space) -> (batch, C', \*space); it is trained in place, on ``device``, or
       where it is.
     - ``learning_rate``: the peak, which ``schedule`` multiplies at each step.
     - ``augment``: symmetries that inputs and targets share, applied to each batch, one after the other.
@@ -87,6 +148,23 @@ def fit(
     members are not like those of later use, which no number here can show.
     """
     began = time.perf_counter()
+    if through is not None:
+        pairwise = {"inputs": inputs, "targets": targets, "augment": augment or None, "device": device}
+        extra = next((name for name, value in pairwise.items() if value is not None), None)
+        if extra is not None or not normalise:
+            raise InputError(
+                f"fit: {extra or 'normalise'}= is for pairs of fields; with through= the members say it all, so leave it out."
+            )
+        return fit_through(
+            network, data, through=through, validate=validate, epochs=epochs, steps=steps, batch_size=batch_size or 4,
+            learning_rate=learning_rate, schedule=schedule, optimizer=optimizer, loss=loss, seed=seed, out=out,
+            resume=resume, progress=progress,
+        )  # fmt: skip
+    if isinstance(network, Prior):
+        raise InputError(
+            f"fit: {type(network).__name__} is a prior; say through which solver, fit(..., through=PrimalDual())."
+        )
+    batch_size = 20 if batch_size is None else batch_size
     if epochs < 1 or batch_size < 1 or learning_rate <= 0:
         raise InputError(
             f"fit: epochs {epochs}, batch_size {batch_size}, learning_rate {learning_rate}; all must be above zero."
@@ -270,11 +348,6 @@ def facts(fitted: Fit, epoch: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def text(thing: Any) -> str:
-    """How an object is written in the settings of a run."""
-    return repr(thing) if is_dataclass(thing) else getattr(thing, "__qualname__", type(thing).__qualname__)
-
-
 def announce(fitted: Fit, stepper: Stepper, batch: int, validation: int, steps: int) -> None:
     """Print sizes and what the run will cost."""
     from rich.console import Console
@@ -289,17 +362,3 @@ def announce(fitted: Fit, stepper: Stepper, batch: int, validation: int, steps: 
         f"{steps * cost.seconds_per_step:.0f} s and {cost.bytes / 2**20:.0f} MiB for one batch of {batch}.",
         soft_wrap=True,
     )
-
-
-@contextmanager
-def bar(show: bool, done: int, total: int) -> Iterator[Any]:
-    """A progress bar on stderr; gives `advance(text)`."""
-    if not show:
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("training", total=total, completed=done)
-        yield lambda words: progress.update(task, advance=1, description=words)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sciml.domains.errors import InputError
 
-__all__ = ["H1", "Loss", "RelativeL2", "relative_h1", "relative_l2"]
+__all__ = ["H1", "LogL2", "Loss", "RelativeL2", "relative_h1", "relative_l2"]
 
 TINY = 1e-12  # added to norms of targets, so that a target of zeros does not divide by zero
 
@@ -70,6 +70,17 @@ class RelativeL2:
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         return relative_l2(prediction, target).mean()
+
+
+@dataclass(frozen=True)
+class LogL2:
+    r"""Mean over members of ``log(|u - v| / |v|)``: the mean peak signal-to-noise ratio, up to factor and constant.
+
+    *Fails when* a prediction may be exact: the logarithm of nothing has no end, and its slope neither.
+    """
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return (relative_l2(prediction, target) + TINY).log().mean()
 
 
 @dataclass(frozen=True)

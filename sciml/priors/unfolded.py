@@ -1,0 +1,182 @@
+r"""What an unfolded network knows, as a prior: the primal-dual method with a learned lifting and a learned dual step.
+
+In the primal-dual method for ``F(x) + weight g(K x)`` the prior enters through ``K`` and the proximal map of the conjugate of
+``weight g``. Here both are learned, and differ from step to step: a learned convolution lifts the image to several channels,
+a small network takes the place of the proximal map, and the dual variable of the prior becomes the memory of the
+network. The data enter as they do in the method, through the noise and the forward model, so the prior goes with any linear
+forward model; it is best for the kind of problem that it was trained through.
+
+Sources: Gregor and LeCun, ICML (2010); Adler and Oktem, IEEE Trans. Med. Imaging 37, 1322 (2018), arXiv:1707.06474.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from sciml.core.linear import LinearOperator
+from sciml.core.noise import across
+from sciml.core.prior import Prior
+from sciml.domains.errors import InputError
+from sciml.domains.space import Space
+from sciml.networks.unfolded import UnfoldedNetwork, lifted, lowered
+from sciml.priors._stored import load_prior, save_prior
+
+__all__ = ["Lifting", "Unfolded"]
+
+
+@dataclass(frozen=True, eq=False)
+class Lifting(LinearOperator):
+    """A convolution with stride two, ``(..., channels, *space)`` to ``(..., memory, *space // 2)``; zeros beyond the edge."""
+
+    on: Space
+    kernel: Tensor = field(metadata={"shared": True})
+
+    @property
+    def space(self) -> Space:
+        """The images."""
+        return self.on
+
+    @property
+    def codomain(self) -> Space:
+        """The lifted variable; no domain, plain coefficients."""
+        shape = (self.kernel.shape[0], *(n // 2 for n in self.on.shape[1:]))
+        return replace(self.on, domain=None, shape=shape, parts=())
+
+    def __call__(self, u: Tensor) -> Tensor:
+        flat = u.reshape(-1, *self.on.shape)
+        return lifted(flat, self.kernel).reshape(*u.shape[: -self.on.dim - 1], *self.codomain.shape)
+
+    def adjoint(self, v: Tensor) -> Tensor:
+        """The transposed convolution."""
+        flat = v.reshape(-1, *self.codomain.shape)
+        return lowered(flat, self.kernel, self.on.shape[1:]).reshape(*v.shape[: -self.on.dim - 1], *self.on.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Unfolded(Prior):
+    """The learned steps of ``PrimalDual(max_steps=stages, ratio=0.3, relaxation=1.0)``, images ``(batch, channel, *space)``.
+
+    At step ``k`` the prior is ``stage(k)``: ``operator`` is the lifting ``K_k``, ``dual_prox(p, step, weight)`` is
+    ``step N_k(p / step)``, ``inside`` leaves the image as it is; at the last step, whose dual variable nobody would see, ``inside`` is
+    ``x - K^T N(K x)``. ``metric`` is the filter ``M_k``: without it the steps of a tomograph hardly move fine detail. Nothing has a bias, so images in other units, with data and noise to match, give the same answer.
+
+    It states no energy: there is nothing to be optimal for, a weight plays no part, and an answer is judged by its misfit.
+    ``weights`` are the network's unless given; ``sciml.fit(prior, members, through=solver)`` trains them. Raises InputError for
+    complex images, other channels or dimension than the network's, images of less than two points along an axis.
+    *Fails when* the images, views or noise are unlike those of the training, which the misfit shows only in part; and
+    through a solver with another start, other steps or another relaxation.
+    """
+
+    network: UnfoldedNetwork = field(metadata={"opaque": True})
+    weights: Mapping[str, Tensor] = field(default_factory=dict, metadata={"shared": True}, repr=False)
+    space: Space | None = field(default=None, metadata={"opaque": True})
+    at: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.network, UnfoldedNetwork):
+            raise InputError(f"Unfolded takes an UnfoldedNetwork, not {type(self.network).__name__}")
+        if not self.weights:
+            object.__setattr__(self, "weights", dict(self.network.named_parameters()))
+
+    @property
+    def stages(self) -> int:
+        """Number of steps."""
+        return self.network.stages
+
+    @property
+    def made_for(self) -> Mapping[str, float]:
+        """Settings of PrimalDual that the weights belong to."""
+        return {"max_steps": self.stages, "ratio": 0.3, "relaxation": 1.0}
+
+    def fits(self, space: Space) -> str | None:
+        """Channels and dimension of the network."""
+        channels, dim = self.network.settings["channels"], self.network.dim
+        if space.complex:
+            return "the network is real; images must be, too"
+        if space.shape[0] != channels or space.dim != dim:
+            return f"the network takes {channels} channels on {dim} axes"
+        return None if min(space.shape[1:]) > 1 else "every axis needs two points"
+
+    def on(self, space: Space) -> Unfolded:
+        """The prior for this space, its weights in the space's dtype and on its device."""
+        super().on(space)
+        moved = {name: value.to(space.device, space.dtype) for name, value in self.weights.items()}
+        same = all(moved[name] is value for name, value in self.weights.items())
+        return replace(self, space=space, weights=self.weights if same else moved)
+
+    def stage(self, k: int) -> Unfolded:
+        """The prior with the weights of step ``k``, counted from zero."""
+        if not 0 <= k < self.stages:
+            raise InputError(f"this Unfolded prior has {self.stages} steps; use PrimalDual(max_steps={self.stages})")
+        return replace(self, at=k)
+
+    @property
+    def operator(self) -> Lifting:
+        """``K_k``."""
+        if self.space is None:
+            raise InputError("this Unfolded prior does not know its space; bind it with on(space)")
+        return Lifting(self.space, self.weights[f"lifts.{self.at}"])
+
+    def dual_prox(self, p: Tensor, step: Tensor, weight: Tensor | None = None) -> Tensor:
+        """``step N_k(p / step)``; ``p`` itself at the last step."""
+        if self.at == self.stages - 1:
+            return p
+        size = across(step, p)
+        return size * self._call("respond", p / size)
+
+    def inside(self, x: Tensor) -> Tensor:
+        """``x``; at the last step ``x - K^T N(K x)``."""
+        if self.at < self.stages - 1:
+            return x
+        lifting = self.operator
+        return x - lifting.adjoint(self._call("respond", lifting(x)))
+
+    def metric(self, g: Tensor) -> Tensor:
+        """``M_k g``, symmetric and positive definite: what the data pull at, ``A^H q``, on its way into the image."""
+        return self._call("sharpen", g)
+
+    def _call(self, name: str, u: Tensor) -> Tensor:
+        if all(value is self.weights.get(key) for key, value in self.network.named_parameters()):
+            found: Tensor = getattr(self.network, name)(u, self.at)
+            return found
+        values = {f"network.{key}": value for key, value in self.weights.items()}
+        found = functional_call(_Part(self.network, name), values, (u, self.at))
+        return found
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``checkpoint.safetensors`` in a folder, whole or not at all."""
+        network = UnfoldedNetwork(**self.network.settings)
+        network.load_state_dict(dict(self.weights))
+        save_prior(folder, Unfolded, network, {})
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Unfolded:
+        """Read what ``save`` wrote; the weights ask for no gradient. Raises InputError for anything else."""
+        found = load_prior(folder)
+        if not isinstance(found, Unfolded):
+            raise InputError(f"'{folder}' holds a {type(found).__name__}; open it with {type(found).__name__}.load")
+        return found
+
+
+class _Part(nn.Module):
+    """One method of the network as a forward pass, which is what functional_call runs."""
+
+    def __init__(self, network: UnfoldedNetwork, name: str) -> None:
+        super().__init__()
+        self.network, self.name = network, name
+
+    def forward(self, u: Tensor, stage: int) -> Tensor:
+        found: Tensor = getattr(self.network, self.name)(u, stage)
+        return found
+
+
+def example() -> tuple[Unfolded, Space]:
+    """Untrained steps and a small uneven space of images."""
+    from sciml.domains.pixels import Pixels
+
+    return Unfolded(UnfoldedNetwork(stages=3, memory=6, hidden=5)), Pixels((9, 7), extent=(1.0, 0.7)).space()
