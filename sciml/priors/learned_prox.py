@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -88,6 +89,26 @@ class LearnedProx(Prior):
         span = None if self.range is None else (self.range[0] * unit, self.range[1] * unit)
         noise = None if self.noise is None else self.noise * unit
         return replace(self, scale=self.scale * unit, shift=self.shift * unit, noise=noise, range=span)
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude in ``range``; 1 where that is unknown."""
+        return 1.0 if self.range is None else max(abs(end) for end in self.range)
+
+    def suits(self, size: float) -> bool:
+        """Whether images with values of about ``size`` have the units of the training set, to within a factor of 8."""
+        return self.range is None or self.largest / 8 <= size <= 8 * self.largest
+
+    def suited(self, size: float) -> LearnedProx:
+        """The prior itself if it suits, else in the units in which its training images have values up to ``size``."""
+        if self.suits(size) or not math.isfinite(size) or size <= 0:
+            return self
+        unit = size / self.largest
+        warnings.warn(
+            f"the prior was learned from images with values up to {self.largest:.2g} and is used for values up to {size:.2g}; pass prior.scaled(unit) to choose the unit, here {unit:.2g}",
+            stacklevel=3,
+        )
+        return self.scaled(unit)
 
     def fits(self, space: Space) -> str | None:
         """Channels and number of axes must be those of the network; complex images are refused."""
