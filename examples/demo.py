@@ -125,7 +125,7 @@ def tooth(folder: Path, n: int = 320) -> list[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         formula = sciml.solve(ct.with_prior(None), FilteredBackprojection())
-        tv = sciml.solve(ct.with_prior(TotalVariation(lower=0.0)), Discrepancy(PrimalDual()))
+        tv = sciml.solve(ct.with_prior(TotalVariation()), Discrepancy(PrimalDual()))
     print(f"tooth.h5 from 31 views: {tv}")
     tv.plot(folder / "tooth.png")
     names = ["filtered back-projection", "total variation"]

@@ -9,7 +9,8 @@ primal-dual reconstruction (Adler and Oktem, arXiv:1707.06474: 128^2 pixels, 30 
 
 With ``data``, a data set or file of a measured parallel-beam scan (``sinogram`` with ``angle`` and ``position``, as the
 readers give it), the geometry, the centre of rotation, the bad pixels and the noise are taken from it. ``slice`` picks a
-slice, ``every`` and ``first`` pick views. ``correct`` takes out what drifts from view to view and what makes rings, as the
+slice, ``every`` and ``first`` pick views. ``route`` computes the line integrals: ray-driven for a simulated scan, by Fourier
+slices for a measured one if finufft is installed (`pip install sciml[nufft]`). ``correct`` takes out what drifts from view to view and what makes rings, as the
 picked views show it. Lengths are in the units of ``position``, the image in one over that.
 
 The prior is total variation; other priors by ``with_prior``. *Fails when* the beam is a fan (refused), or the object leaves
@@ -19,6 +20,7 @@ the detector (bright rim).
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 import os
 from typing import Any
@@ -31,7 +33,7 @@ from sciml.core import GaussianNoise, Inverse
 from sciml.domains import InputError, Pixels
 from sciml.domains.phantoms import Ellipses, shepp_logan
 from sciml.files.stripes import level, unstriped
-from sciml.forward import Radon, RayDriven
+from sciml.forward import FourierSlice, Radon, RayDriven
 from sciml.priors import TotalVariation
 from sciml.solvers import Discrepancy, PrimalDual, ProximalGradient
 
@@ -58,9 +60,9 @@ def problem(
     """
     if every < 1 or first < 0:
         raise InputError(f"every is {every} and first {first}; views are counted from 0, every must be at least 1")
-    route = RayDriven() if route is None else route
     if data is not None:
         return measured(data, slice, every, first, n, correct, route, dtype)
+    route = RayDriven() if route is None else route
     return simulated(
         shepp_logan() if phantom is None else phantom, every, first, n, views, noise, finer, route, seed, dtype
     )
@@ -145,6 +147,8 @@ def measured(
     extent = pitch * len(position)
     centre = float(data.attrs.get("centre", 0.0)) - float(position.mean())
     pixels = Pixels((size, size), (extent, extent))
+    if route is None:  # measured views seldom mirror each other, so that stored weights would be many
+        route = FourierSlice() if importlib.util.find_spec("finufft") else RayDriven()
     radon = Radon(pixels, tensor("angle").to(dtype), bins=len(position), pitch=pitch, centre=centre, route=route)
     integrals = data["sinogram"].values
     if correct:

@@ -41,7 +41,8 @@ class Discrepancy(Solver[Any]):
     image.
 
     Raises InputError for settings that make no sense. *Fails when* no weight between 1e-8 and 1e8 times the first one
-    brings the misfit to the target, because sigma or the forward model is wrong: the misfit gate then says so.
+    brings the misfit to the target, because sigma, the forward model or a bound is wrong: the search ends where the misfit no
+    longer follows the weight, and the misfit gate says so.
     """
 
     inner: Solver[Any]
@@ -145,11 +146,12 @@ class _Search:
         self.least, self.most = w - 18.4, w + 18.4
         self.low, self.high = torch.full_like(w, -math.inf), torch.full_like(w, math.inf)
         self.before: tuple[Tensor, Tensor] | None = None
+        self.stuck = torch.zeros_like(w, dtype=torch.bool)  # the misfit no longer follows the weight
 
     def settled(self, chi: Tensor, band: float) -> bool:
-        """Whether every member is in the band."""
+        """Whether every member is in the band, or beyond the reach of any weight."""
         self.tried += 1
-        return bool((chi.log() - self.goal).abs().le(math.log1p(band)).all())
+        return bool(((chi.log() - self.goal).abs().le(math.log1p(band)) | self.stuck).all())
 
     @property
     def narrow(self) -> bool:
@@ -166,12 +168,14 @@ class _Search:
             past, value = self.before
             rise = (f - value) / torch.where(w == past, torch.ones_like(w), w - past)
             slope = torch.where((w != past) & torch.isfinite(rise) & (rise > 0), rise.clamp(0.05, 4.0), slope)
+            open_end = torch.isinf(self.low) | torch.isinf(self.high)
+            self.stuck = self.stuck | (open_end & ((w - past).abs() > 1) & (rise.abs() < 0.02))
         self.before = (w, f)
         new = w - (f / slope).clamp(-4.0, 4.0)
         inside = (new > self.low) & (new < self.high)
         middle = 0.5 * (self.low + self.high)
         new = torch.where(inside, new, torch.where(torch.isfinite(middle), middle, new))
-        keep = f.abs() <= math.log1p(band)
+        keep = (f.abs() <= math.log1p(band)) | self.stuck
         new = torch.where(keep, w, torch.minimum(torch.maximum(new, self.least), self.most))
         self.weight = new.exp().to(self.weight)
 
