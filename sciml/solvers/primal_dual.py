@@ -9,7 +9,10 @@ is solved by
     x+ = inside(x - tau (A^H q + K^H p)),
     q+ = prox_{sigma_q F^*}(q + sigma_q A (2 x+ - x)),    p+ = prox_{sigma_p (weight g)^*}(p + sigma_p K (2 x+ - x)),
 
-with ``tau (sigma_q |A|^2 + sigma_p |K|^2) < 1``. A prior may know a ``metric``, a symmetric positive definite map ``M`` of images:
+with ``tau |sigma_q A^H A + sigma_p K^H K| < 1`` and ``sigma_q |A|^2 = sigma_p |K|^2``. That norm is one to two times either: once
+where ``A`` sees smooth images best and ``K`` does not, as in tomography, twice where both see the same. How often is learned
+from the steps ``d``, as ``|A d|`` and ``|K d|`` are known: too long a step grows along the directions that tell (a local test
+as in Malitsky and Pock, arXiv:1608.08883, but no step is taken back). A prior may know a ``metric``, a symmetric positive definite map ``M`` of images:
 then ``M A^H q`` stands for ``A^H q``, and ``|A M^(1/2)|`` for ``|A|`` (preconditioning; Pock and Chambolle, ICCV 2011). Each pass costs one ``A``, one ``A^H``, one ``K`` and one ``K^H``; a
 restricted duality gap comes with them for nothing.
 
@@ -38,6 +41,7 @@ from sciml.domains.errors import InputError
 __all__ = ["PrimalDual"]
 
 MARGIN = 0.95  # norms from power iterations are a few percent low
+AHEAD = 1.05  # a norm seen in a step is a little low
 EAGER = 4.0  # dual over primal step, in units of the distances travelled; 3 to 5 served weights over two decades alike
 EVERY = 5  # steps between two looks at the gap
 
@@ -57,6 +61,7 @@ class _State:
     kx: Tensor  # K x
     back: Tensor  # A^H q + K^H p
     ratio: Tensor
+    joint: Tensor  # an estimate of |A^H A / |A|^2 + K^H K / |K|^2|, which lies in [1, 2]
     image: Tensor  # the image and the dual variables before relaxation: inside the bounds, feasible
     q_found: Tensor
     p_found: Tensor
@@ -138,24 +143,28 @@ class PrimalDual(Iterative[Inverse[Composite]]):
         x = prior.inside(x)
         z, kx = problem.forward(x), prior.operator(x)
         ratio = torch.full((batch,), self.ratio or 0.1, dtype=x.real.dtype, device=x.device)
+        joint = torch.full_like(ratio, 2.0 if _learned(prior) else 1.0)
         gap = torch.full((batch,), torch.inf, dtype=torch.float64, device=x.device)
         q, p, back = torch.zeros_like(z), torch.zeros_like(kx), torch.zeros_like(x)
-        return _State(
-            x, q, p, z, kx, back, ratio, x, q, p, self._gap(problem, x, q, p, z, kx, back, setup.data_size, gap), 0
-        )
+        gap = self._gap(problem, x, q, p, z, kx, back, setup.data_size, gap)
+        return _State(x, q, p, z, kx, back, ratio, joint, x, q, p, gap, 0)
 
     def step(self, problem: Problem, setup: _Setup, state: _State) -> _State:
         """One pass, over-relaxed."""
         assert isinstance(problem, Inverse)
         prior, y, noise = _prior(problem, state.count), problem.data, problem.noise
         weight = problem.weights()  # None for learned steps, which have no use for it
-        safe, ratio, count = (MARGIN / 2) ** 0.5, state.ratio, state.count + 1
+        safe, ratio, count = (MARGIN / state.joint).sqrt(), state.ratio, state.count + 1
         tau, sigma_q = safe / (ratio * setup.data_size), safe * ratio
         sigma_p = safe * ratio * setup.data_size / setup.prior_size
         x = prior.inside(state.x - across(tau, state.x) * state.back)
         z, kx = problem.forward(x), prior.operator(x)
-        q = noise.dual_prox(state.q + across(sigma_q, z) * noise.whiten(2 * z - state.z, y), sigma_q, y)
-        p = prior.dual_prox(state.p + across(sigma_p, kx) * (2 * kx - state.kx), sigma_p, weight)
+        dz, dkx = z - state.z, kx - state.kx
+        joint = state.joint
+        if not _learned(prior):
+            joint = _joint(joint, x, x - state.x, noise.whiten(dz, y), dkx, setup)
+        q = noise.dual_prox(state.q + across(sigma_q, z) * noise.whiten(z + dz, y), sigma_q, y)
+        p = prior.dual_prox(state.p + across(sigma_p, kx) * (kx + dkx), sigma_p, weight)
         back = problem.forward.linearise(x).adjoint(noise.unwhiten(q, y))
         back = (prior.metric(back) if hasattr(prior, "metric") else back) + prior.operator.adjoint(p)
         gap = state.gap
@@ -167,12 +176,14 @@ class PrimalDual(Iterative[Inverse[Composite]]):
                 travelled = _size(x) * setup.data_size.sqrt()
                 wanted = (EAGER * dual / travelled).to(ratio)
                 ratio = torch.where(torch.isfinite(wanted) & (wanted > 0), wanted, ratio)
+        if self.relaxation == 1:
+            return _State(x, q, p, z, kx, back, ratio, joint, x, q, p, gap, count)
         old = (state.x, state.q, state.p, state.z, state.kx, state.back)
         found = (x, q, p, z, kx, back)
         new_x, new_q, new_p, new_z, new_kx, new_back = (
             torch.lerp(a, b, self.relaxation) for a, b in zip(old, found, strict=True)
         )
-        return _State(new_x, new_q, new_p, new_z, new_kx, new_back, ratio, x, q, p, gap, count)
+        return _State(new_x, new_q, new_p, new_z, new_kx, new_back, ratio, joint, x, q, p, gap, count)
 
     def measure(self, problem: Problem, setup: _Setup, state: _State) -> Tensor:
         """The relative restricted gap with the running dual variables."""
@@ -211,6 +222,25 @@ class PrimalDual(Iterative[Inverse[Composite]]):
 def _prior(problem: Inverse[Any], count: int) -> Any:
     stage = getattr(problem.prior, "stage", None)
     return problem.prior if stage is None else stage(count)
+
+
+def _learned(prior: Any) -> bool:
+    """Whether the prior was trained through steps, whose length then stays."""
+    return hasattr(prior, "stage") or hasattr(prior, "metric")
+
+
+def _joint(joint: Tensor, x: Tensor, dx: Tensor, dq: Tensor, dk: Tensor, setup: _Setup) -> Tensor:
+    """The estimate after a step ``dx`` that ``W A`` maps to ``dq`` and ``K`` to ``dk``, if it is longer than rounding errors."""
+    with torch.no_grad():
+        length, floor = _norm(dx), 1e3 * torch.finfo(joint.dtype).eps * _norm(x)
+        found = (_norm(dq) / length).square() / setup.data_size + (_norm(dk) / length).square() / setup.prior_size
+        ahead = torch.maximum(found, (AHEAD * found).clamp_max(2.0))
+        return torch.where((length > floor) & (found > joint), ahead, joint)
+
+
+def _norm(r: Tensor) -> Tensor:
+    size: Tensor = torch.linalg.vector_norm(r.flatten(1), dim=1)
+    return size
 
 
 def _size_in(problem: Inverse[Any], prior: Any) -> Tensor:
