@@ -48,6 +48,9 @@ class LearnedProx(Prior):
     its gradient, as in ``sciml.networks.InputConvexNetwork``. ``scale`` and ``shift`` are ``a`` and ``b``, one affine map for all
     pixels: that is the one kind that keeps a proximal map proximal, so images in other units need only other numbers here.
 
+    ``strength`` ``t`` in (0, 1] takes ``(1 - t) |u|^2 / 2 + t \psi(u)`` for ``\psi``, whose gradient ``(1 - t) u + t f(u)`` is a proximal
+    map again: that of a weaker prior, closer to convex.
+
     The network was trained at one noise level, so the map is exact at step 1 only (``only_step``): the prior has its own
     strength, and the weight of the data (``Inverse.weight``, as data against prior) does the rest. ``noise`` is the standard
     deviation of that noise and ``range`` the least and greatest value of the training images, both in the units of ``x``;
@@ -63,6 +66,7 @@ class LearnedProx(Prior):
     network: nn.Module = field(metadata={"opaque": True})
     scale: float = 1.0
     shift: float = 0.0
+    strength: float = 1.0
     noise: float | None = None
     range: tuple[float, float] | None = None
 
@@ -73,6 +77,8 @@ class LearnedProx(Prior):
             )
         if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.shift)):
             raise InputError(f"LearnedProx: scale {self.scale} must be positive and shift {self.shift} finite")
+        if not 0 < self.strength <= 1:
+            raise InputError(f"LearnedProx: strength is {self.strength}; it is above 0 and at most 1, what was trained")
 
     @property
     def only_step(self) -> float:
@@ -122,6 +128,14 @@ class LearnedProx(Prior):
             return f"the network takes {channels} channels on {dim} axes"
         return None
 
+    def _potential(self, u: Tensor) -> Tensor:
+        """``\\psi`` of the class docstring, per member, in the units of the network."""
+        return self.strength * self._call("forward", u) + (1 - self.strength) / 2 * u.square().flatten(1).sum(1)
+
+    def _map(self, u: Tensor) -> Tensor:
+        """Its gradient."""
+        return self.strength * self._call("prox", u) + (1 - self.strength) * u
+
     def prox(self, v: Tensor, step: Tensor | float = 1.0) -> Tensor:
         """``argmin_x |x - v|^2 / 2 + R(x)``; differentiable, twice."""
         steps = torch.as_tensor(step, dtype=torch.float64)
@@ -131,7 +145,7 @@ class LearnedProx(Prior):
         self._judge(v)
         u = (v - self.shift) / self.scale
         lead = u.shape[: -self._axes(u)]
-        found = self._call("prox", u.reshape(-1, *u.shape[len(lead) :]))
+        found = self._map(u.reshape(-1, *u.shape[len(lead) :]))
         return self.scale * found.reshape(u.shape) + self.shift
 
     def energy(self, x: Tensor) -> Tensor:
@@ -140,7 +154,7 @@ class LearnedProx(Prior):
         if x.requires_grad and torch.is_grad_enabled():
             y = ((found.point - self.shift) / self.scale).detach()
             u = (x.double() - self.shift) / self.scale
-            value = (u * y).flatten(1).sum(1) - u.square().flatten(1).sum(1) / 2 - self._call("forward", y)
+            value = (u * y).flatten(1).sum(1) - u.square().flatten(1).sum(1) / 2 - self._potential(y)
             return (self.scale**2 * value).to(x.dtype)
         return found.energy.to(x.dtype)
 
@@ -158,16 +172,22 @@ class LearnedProx(Prior):
         u = (x.detach().double() - self.shift) / self.scale
         with torch.no_grad():
             y, steps = self._invert(u, rtol, max_steps)
-            residual = (self._call("prox", y) - u).flatten(1).norm(dim=1)
-            value = (u * y).flatten(1).sum(1) - u.square().flatten(1).sum(1) / 2 - self._call("forward", y)
-        alpha = float(getattr(self.network, "alpha", 0.0))
+            residual = (self._map(y) - u).flatten(1).norm(dim=1)
+            value = (u * y).flatten(1).sum(1) - u.square().flatten(1).sum(1) / 2 - self._potential(y)
+        alpha = 1 - self.strength + self.strength * float(getattr(self.network, "alpha", 0.0))
         gap = residual.square() / (2 * alpha) if alpha > 0 else torch.full_like(residual, math.inf)
         a = self.scale
         return ReadOut(a * a * value, a * a * gap, a * residual, a * y + self.shift, steps)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``checkpoint.safetensors`` in a folder, whole or not at all."""
-        words = {"scale": self.scale, "shift": self.shift, "noise": self.noise, "range": self.range}
+        words = {
+            "scale": self.scale,
+            "shift": self.shift,
+            "strength": self.strength,
+            "noise": self.noise,
+            "range": self.range,
+        }
         save_prior(folder, LearnedProx, self.network, words)
 
     @classmethod
@@ -235,7 +255,7 @@ class LearnedProx(Prior):
     def _dual(self, y: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             point = y.detach().requires_grad_()
-            value = self._call("forward", point)
+            value = self._potential(point)
             (slope,) = torch.autograd.grad(value.sum(), point)
         return value.detach() - _dot(u, y), slope - u
 
@@ -282,4 +302,6 @@ def example() -> tuple[LearnedProx, Space]:
     from sciml.networks.convex import InputConvexNetwork
 
     network = InputConvexNetwork(2, width=4, group=2, kernel=3, scales=1, layers=1, alpha=0.5).requires_grad_(False)
-    return LearnedProx(network, scale=0.5, shift=0.1, noise=0.5), Pixels((5, 4), extent=(1.0, 0.7)).space()
+    return LearnedProx(network, scale=0.5, shift=0.1, strength=0.8, noise=0.5), Pixels(
+        (5, 4), extent=(1.0, 0.7)
+    ).space()

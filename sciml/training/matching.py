@@ -18,7 +18,7 @@ from sciml.training._state import compare, load_run, load_weights, save_run
 from sciml.training.optimisers import AdamW, Optimiser
 from sciml.training.schedules import Cosine, OneCycle, Schedule
 
-__all__ = ["Absolute", "MatchingLoss", "ProximalMatching", "Squares", "Stage", "match", "stages"]
+__all__ = ["Absolute", "Expansion", "MatchingLoss", "ProximalMatching", "Squares", "Stage", "match", "stages"]
 
 Draw = Callable[[int, torch.Generator], Tensor]
 
@@ -78,6 +78,39 @@ class Stage:
     schedule: Schedule = Cosine()
 
 
+@dataclass(frozen=True)
+class Expansion:
+    r"""``weight \max(0, <g, v> / |v|^2 - 1)^2`` for ``g = f(size v) / size`` in the directions ``v`` that ``f`` lengthens most.
+
+    Where ``f`` lengthens large images, the prior ``R`` of which it is the proximal map falls without bound in that direction,
+    and a reconstruction may run away along it; ordinary images never show this. ``v`` are ``count`` patches of ``shape``,
+    single spikes and white noise in turn, after some rounds of the power method; ``size`` is the least and the greatest norm
+    of ``size v``, in units of the images and above theirs, drawn evenly in its logarithm.
+    """
+
+    channels: int = 1
+    shape: tuple[int, ...] = (24, 24)
+    size: tuple[float, float] = (30.0, 1000.0)
+    count: int = 2
+    rounds: int = 15
+    weight: float = 10.0
+
+    def __call__(self, network: nn.Module, generator: torch.Generator) -> Tensor:
+        """A scalar, averaged over the patches."""
+        like = next(network.parameters())
+        n = self.channels * math.prod(self.shape)
+        v = torch.randn(self.count, n, generator=generator)
+        v[::2] = torch.eye(n)[torch.randint(n, (len(v[::2]),), generator=generator)]
+        v = v.reshape(self.count, self.channels, *self.shape).to(like)
+        size = self.size[0] * (self.size[1] / self.size[0]) ** float(torch.rand((), generator=generator))
+        with torch.no_grad():
+            for _ in range(self.rounds):
+                v = network.prox(size * v)  # type: ignore[operator]
+                v = v / v.flatten(1).norm(dim=1).clamp_min(1e-30).reshape(-1, *(1,) * (v.ndim - 1))
+        gain = (network.prox(size * v) * v).flatten(1).sum(1) / size  # type: ignore[operator]
+        return self.weight * (gain - 1).clamp_min(0).square().mean()
+
+
 def stages(steps: int, gamma: float, learning_rate: float = 1e-2) -> tuple[Stage, ...]:
     """Half the steps with the absolute difference, then an eighth each at ``gamma`` times 8, 4, 2 and 1.
 
@@ -100,6 +133,7 @@ def match(
     resume: bool = True,
     seed: int = 0,
     clip: float = 1.0,
+    penalty: Callable[[nn.Module, torch.Generator], Tensor] | None = None,
     every: int = 100,
     optimizer: Optimiser = AdamW(weight_decay=0.0),  # noqa: B008
     progress: Callable[[dict[str, Any]], None] | None = None,
@@ -113,6 +147,7 @@ def match(
       returns a fresh batch (crops, flips and the drawing of phantoms belong there).
     - ``noise``: standard deviation, in the units of the images; ``stages``: what ``stages(steps, gamma)`` returns, or your own.
     - ``clip``: the gradient of all weights together is cut to this 2-norm.
+    - ``penalty``: a further loss of the network itself, as a function of (network, generator), such as ``Expansion()``.
     - ``validate``: images scored every ``every`` steps under one fixed draw of noise (root mean square error).
     - ``out``: folder for ``last.safetensors`` (written whole, every ``every`` steps) and the history ``log.jsonl``, ``log.csv``.
       A step is determined by the seed, its number and the state of network and optimiser, so a run that was killed and is
@@ -138,7 +173,7 @@ def match(
     config: dict[str, Any] = {
         "network": type(network).__name__, "network settings": getattr(network, "settings", None), "noise": noise,
         "stages": [repr(stage) for stage in stages], "batch_size": batch_size, "seed": seed, "clip": clip,
-        "every": every, "optimizer": repr(optimizer),
+        "every": every, "optimizer": repr(optimizer), "penalty": repr(penalty),
     }  # fmt: skip
     folder, done = (None if out is None else Path(out).absolute()), 0
     if folder is not None and resume and (folder / "last.safetensors").exists():
@@ -158,7 +193,8 @@ def match(
             rule.state.clear()  # moments of another loss are on another scale
         for group in rule.param_groups:
             group["lr"] = stage.learning_rate * stage.schedule.factor(inner, stage.steps)
-        value = _step(network, draw, noise, stage.loss, batch_size, (seed * 1_000_003 + step) % 2**62, rule, clip)
+        number = (seed * 1_000_003 + step) % 2**62
+        value = _step(network, draw, noise, stage.loss, penalty, batch_size, number, rule, clip)
         if not math.isfinite(value):
             raise InputError(
                 f"match: the loss is {value} at step {step + 1}; use a smaller learning rate (now {stage.learning_rate:g})"
@@ -181,7 +217,8 @@ def match(
 
 
 def _step(
-    network: nn.Module, draw: Draw, noise: float, loss: MatchingLoss, batch_size: int, number: int,
+    network: nn.Module, draw: Draw, noise: float, loss: MatchingLoss,
+    penalty: Callable[[nn.Module, torch.Generator], Tensor] | None, batch_size: int, number: int,
     rule: torch.optim.Optimizer, clip: float,
 ) -> float:  # fmt: skip
     """One step, determined by its number and the state of network and optimiser."""
@@ -191,6 +228,8 @@ def _step(
     noisy = x + noise * torch.randn(x.shape, generator=generator, dtype=x.dtype)
     x, noisy = x.to(like), noisy.to(like)
     value = loss(network.prox(noisy) - x)  # type: ignore[operator]
+    if penalty is not None:
+        value = value + penalty(network, generator)
     rule.zero_grad(set_to_none=True)
     value.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), clip)

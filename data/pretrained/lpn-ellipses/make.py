@@ -6,6 +6,7 @@ checkpoint.safetensors and manifest.toml beside this file. Total variation needs
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -21,21 +22,26 @@ from torch import Tensor
 from sciml.domains import Ellipses, Pixels
 from sciml.networks import InputConvexNetwork
 from sciml.priors import LearnedProx
-from sciml.training.matching import match, stages
+from sciml.training.matching import Absolute, Expansion, ProximalMatching, Stage, match, stages
+from sciml.training.schedules import OneCycle
 
 HERE = Path(__file__).resolve().parent
-NOISE = 0.05  # of the training images, whose values have standard deviation 0.17
+COARSE, NOISE = 0.05, 0.03  # of the first and the second run; the images' values have standard deviation 0.17
 SIZE = 64  # of a patch, in pixels of 2 / 128
-STEPS = 3600
+FIRST = stages(3600, gamma=1.6, learning_rate=7e-3)[:3]
+SECOND = (
+    Stage(Absolute(), 600, 4e-3, OneCycle(0.1, end=0.2)),
+    Stage(ProximalMatching(1.6), 500, 1e-3),
+)
 PIXELS = Pixels((128, 128), extent=2.0)
 
 
-def patches(count: int, generator: torch.Generator) -> Tensor:
+def patches(noise: float, count: int, generator: torch.Generator) -> Tensor:
     """Patches cut anywhere out of fresh random images of 128 x 128 pixels, in units of the noise."""
     drawn = Ellipses.random(count, generator=generator, dtype=torch.float32)
     corner = torch.randint(128 - SIZE + 1, (count, 1, 2), generator=generator) / 64 - 1
     moved = Ellipses(drawn.centre - corner, drawn.axes, drawn.angle, drawn.value)
-    return moved.image(Pixels((SIZE, SIZE), extent=SIZE / 64, origin=0.0)) / NOISE
+    return moved.image(Pixels((SIZE, SIZE), extent=SIZE / 64, origin=0.0)) / noise
 
 
 def held_out(count: int) -> Tensor:
@@ -62,8 +68,8 @@ def scores(prior: LearnedProx, count: int = 16) -> dict[str, float]:
     return {"test PSNR": round(psnr(ours), 2), "test PSNR of total variation": round(best, 2), "test images": count}
 
 
-def main(work: Path | None = None, steps: int = STEPS, home: Path = HERE, loud: bool = False) -> LearnedProx:
-    """Train and write the folder; the tests pass few steps."""
+def main(work: Path | None = None, home: Path = HERE, loud: bool = False) -> LearnedProx:
+    """Train and write the folder."""
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
     began = time.perf_counter()
@@ -72,26 +78,29 @@ def main(work: Path | None = None, steps: int = STEPS, home: Path = HERE, loud: 
 
     def tell(row: dict[str, Any]) -> None:
         gain = -20 * math.log10(row["validation"])
-        sys.stdout.write(f"{row['step']} stage {row['stage']} loss {row['loss']:.4g} gain {gain:.2f} dB {row['seconds']:.0f} s\n")
+        sys.stdout.write(
+            f"{row['step']} stage {row['stage']} loss {row['loss']:.4g} gain {gain:.2f} dB {row['seconds']:.0f} s\n"
+        )
         sys.stdout.flush()
 
-    match(
-        network, patches, noise=1.0, stages=stages(steps, gamma=0.08 / NOISE, learning_rate=7e-3), batch_size=8,
-        validate=held_out(4) / NOISE, out=out, progress=tell if loud else None,
-    )  # fmt: skip
+    for run, noise, parts, penalty in ((1, COARSE, FIRST, None), (2, NOISE, SECOND, Expansion())):
+        match(
+            network, functools.partial(patches, noise), noise=1.0, stages=parts, batch_size=8, penalty=penalty,
+            validate=held_out(4) / noise, out=out / str(run), progress=tell if loud else None,
+        )  # fmt: skip
     prior = LearnedProx(network.requires_grad_(False), scale=NOISE, noise=NOISE, range=(-0.71, 0.62))
     prior.save(home)
     file = home / "checkpoint.safetensors"
     lines: dict[str, Any] = {
         "name": "lpn-ellipses",
-        "title": "Learned proximal network for random ellipses, 2/128 per pixel, noise 0.05",
+        "title": "Learned proximal network for random ellipses, 2/128 per pixel, noise 0.03",
         "kind": "LearnedProx",
         "file": file.name,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "command": "python data/pretrained/lpn-ellipses/make.py",
         "network": json.dumps(network.settings),
         "real parameters": sum(p.numel() for p in network.parameters()),
-        "steps": steps,
+        "steps": sum(stage.steps for stage in (*FIRST, *SECOND)),
         **scores(prior),
         "seconds": round(time.perf_counter() - began),
         "threads": 1,
