@@ -21,7 +21,7 @@ __all__ = ["UnfoldedNetwork", "example", "lifted", "lowered"]
 
 STRIDE, KERNEL, MARGIN = 2, 6, 2  # of the lifting: each lifted point sees six points along every axis
 KNOTS = (0.0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # cycles per point at which a filter is learned
-QUICK = 5.0  # filters are learned in logarithms, this much faster than the weights of convolutions
+STEPS = (10.0, 10.0, 10.0, 10.0, 6.0, 2.5, 0.4, 0.1)  # where training starts, in units of steps with the ramp
 
 CONVOLVE: tuple[Callable[..., Tensor], ...] = (functional.conv1d, functional.conv2d, functional.conv3d)
 TRANSPOSE: tuple[Callable[..., Tensor], ...] = (
@@ -40,7 +40,7 @@ class UnfoldedNetwork(nn.Module):
     a bias, so that ``N_k(s u) = s N_k(u)`` for ``s > 0``: an image in other units gives the same answer in those units. Any size
     of image is taken, from two points along every axis. ``M_k`` multiplies each frequency by a positive number that depends on
     its length alone, so it is symmetric and positive definite; it starts as the ramp that undoes the ``1 / frequency`` of
-    projections. Steps ``k`` and ``k + groups`` share their ``N`` (None: each has its own).
+    projections, times ten at low frequencies and a tenth at the highest. Steps ``k`` and ``k + groups`` share their ``N`` (None: each has its own).
 
     A third of the lifted channels starts with ``K`` large at even and half as large at odd steps, a third the other way
     round: a primal-dual step hands ``2 K_k x_k - K_{k-1} x_{k-1}`` on, which is then the image in one third and its last
@@ -93,7 +93,7 @@ class UnfoldedNetwork(nn.Module):
             gain[2 * third :] = 1.0
             self.lifts.append(nn.Parameter(kernel))
             self.gains.append(nn.Parameter(gain))
-            self.filters.append(nn.Parameter(torch.zeros(len(KNOTS))))
+            self.filters.append(nn.Parameter(torch.tensor(STEPS).log()))
         self.into, self.down, self.low, self.lower, self.up, self.out = (nn.ParameterList() for _ in range(6))
         for _ in range(groups):
             self.into.append(drawn(hidden, memory, 3, math.sqrt(2 / (memory * fan))))
@@ -135,10 +135,11 @@ class UnfoldedNetwork(nn.Module):
         v = convolve(v, weight(self.out), padding=1)
         return torch.addcmul(v.to(u.dtype), self.gains[stage].reshape(-1, *[1] * self.dim), u)
 
-    def sharpen(self, g: Tensor, stage: int) -> Tensor:
-        """``M_k g`` for images ``(batch, channels, *space)``, which wrap around."""
+    def sharpen(self, g: Tensor, stage: int | None) -> Tensor:
+        """``M_k g`` for images ``(batch, channels, *space)``, which wrap around; None: the ramp, of which nothing is learned."""
         shape = tuple(g.shape[2:])
-        gain = hats(shape, g) @ (self.ramp * (QUICK * self.filters[stage]).exp()).to(g)
+        ramp = self.ramp if stage is None else self.ramp * self.filters[stage].exp()
+        gain = hats(shape, g) @ ramp.to(g)
         axes = tuple(range(2, g.ndim))
         wave = torch.fft.rfftn(g, dim=axes) * gain.reshape(*shape[:-1], shape[-1] // 2 + 1)
         found: Tensor = torch.fft.irfftn(wave, s=shape, dim=axes)

@@ -11,9 +11,11 @@ Sources: Gregor and LeCun, ICML (2010); Adler and Oktem, IEEE Trans. Med. Imagin
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -26,7 +28,18 @@ from sciml.domains.space import Space
 from sciml.networks.unfolded import UnfoldedNetwork, lifted, lowered
 from sciml.priors._stored import load_prior, save_prior
 
+if TYPE_CHECKING:
+    from sciml.core.solver import Solver
+
 __all__ = ["Lifting", "Unfolded"]
+
+
+RATIO = 0.3  # of dual to primal step; between 0.3 and 1 training went alike
+
+
+def hann(frequency: Tensor) -> Tensor:
+    """From one at zero to zero at the highest frequency, along a cosine."""
+    return 0.5 + 0.5 * (math.pi * frequency).cos()
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +79,8 @@ class Unfolded(Prior):
     ``x - K^T N(K x)``. ``metric`` is the filter ``M_k``: without it the steps of a tomograph hardly move fine detail. Nothing has a bias, so images in other units, with data and noise to match, give the same answer.
 
     It states no energy: there is nothing to be optimal for, a weight plays no part, and an answer is judged by its misfit.
-    ``weights`` are the network's unless given; ``sciml.fit(prior, members, through=solver)`` trains them. Raises InputError for
+    ``filtered`` says that the weights were trained from filtered back-projection; ``solver()`` is the solver to use. ``weights`` are the
+    network's unless given; ``sciml.fit(prior, members, through=solver)`` trains them. Raises InputError for
     complex images, other channels or dimension than the network's, images of less than two points along an axis.
     *Fails when* the images, views or noise are unlike those of the training, which the misfit shows only in part; and
     through a solver with another start, other steps or another relaxation.
@@ -74,8 +88,9 @@ class Unfolded(Prior):
 
     network: UnfoldedNetwork = field(metadata={"opaque": True})
     weights: Mapping[str, Tensor] = field(default_factory=dict, metadata={"shared": True}, repr=False)
+    filtered: bool = False
     space: Space | None = field(default=None, metadata={"opaque": True})
-    at: int = 0
+    at: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, UnfoldedNetwork):
@@ -91,7 +106,14 @@ class Unfolded(Prior):
     @property
     def made_for(self) -> Mapping[str, float]:
         """Settings of PrimalDual that the weights belong to."""
-        return {"max_steps": self.stages, "ratio": 0.3, "relaxation": 1.0}
+        return {"max_steps": self.stages, "ratio": RATIO, "relaxation": 1.0}
+
+    def solver(self) -> Solver[Any]:
+        """The steps that the weights belong to, after filtered back-projection (Hann window) if ``filtered``."""
+        from sciml.solvers import Chained, FilteredBackprojection, PrimalDual
+
+        steps = PrimalDual(max_steps=self.stages, ratio=RATIO, relaxation=1.0)
+        return Chained(FilteredBackprojection(hann), steps) if self.filtered else steps
 
     def fits(self, space: Space) -> str | None:
         """Channels and dimension of the network."""
@@ -117,10 +139,10 @@ class Unfolded(Prior):
 
     @property
     def operator(self) -> Lifting:
-        """``K_k``."""
+        """``K_k``; before any step that of the first."""
         if self.space is None:
             raise InputError("this Unfolded prior does not know its space; bind it with on(space)")
-        return Lifting(self.space, self.weights[f"lifts.{self.at}"])
+        return Lifting(self.space, self.weights[f"lifts.{self.at or 0}"])
 
     def dual_prox(self, p: Tensor, step: Tensor, weight: Tensor | None = None) -> Tensor:
         """``step N_k(p / step)``; ``p`` itself at the last step."""
@@ -131,13 +153,13 @@ class Unfolded(Prior):
 
     def inside(self, x: Tensor) -> Tensor:
         """``x``; at the last step ``x - K^T N(K x)``."""
-        if self.at < self.stages - 1:
+        if self.at != self.stages - 1:
             return x
         lifting = self.operator
         return x - lifting.adjoint(self._call("respond", lifting(x)))
 
     def metric(self, g: Tensor) -> Tensor:
-        """``M_k g``, symmetric and positive definite: what the data pull at, ``A^H q``, on its way into the image."""
+        """``M_k g``: symmetric and positive definite. Before any step it is the ramp, in which the method measures its steps."""
         return self._call("sharpen", g)
 
     def _call(self, name: str, u: Tensor) -> Tensor:
@@ -152,7 +174,7 @@ class Unfolded(Prior):
         """Write ``checkpoint.safetensors`` in a folder, whole or not at all."""
         network = UnfoldedNetwork(**self.network.settings)
         network.load_state_dict(dict(self.weights))
-        save_prior(folder, Unfolded, network, {})
+        save_prior(folder, Unfolded, network, {"filtered": self.filtered})
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Unfolded:

@@ -10,8 +10,9 @@ from sciml.training.losses import H1, LogL2, RelativeL2
 from sciml.training.optimisers import AdamW, Muon
 from sciml.training.samples import Normaliser, Samples, Signature, pairs, split, windows
 from sciml.training.schedules import Constant, Cosine, OneCycle
+from sciml.training.through import FittedPrior
 
 __all__ = [
-    "H1", "AdamW", "Constant", "Cosine", "Fit", "LogL2", "Muon", "NodeReflection", "Normaliser", "OneCycle", "Reflection", "RelativeL2",
+    "H1", "AdamW", "Constant", "Cosine", "Fit", "FittedPrior", "LogL2", "Muon", "NodeReflection", "Normaliser", "OneCycle", "Reflection", "RelativeL2",
     "Samples", "Score", "Signature", "Translation", "Transposition", "fit", "generate", "pairs", "split", "windows",
 ]  # fmt: skip

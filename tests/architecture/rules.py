@@ -37,6 +37,7 @@ SIDEWAYS: dict[tuple[str, str], tuple[str, str]] = {
     ("catalogue", "priors"): ("lazy", "or a prior"),
     ("solving", "catalogue"): ("lazy", "refine loads the same problem on another grid"),
     ("solvers", "priors"): ("lazy", "example()"),
+    ("priors", "solvers"): ("lazy", "an unfolded prior names the solver that its weights belong to"),
     ("solvers", "discretise"): ("lazy", "example() and default operators"),
 }
 
