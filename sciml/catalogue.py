@@ -100,6 +100,11 @@ def _rebuild(recipe: Recipe) -> Any:
 _builder.append(_rebuild)
 
 
+def recommended(source: str, problem: Any) -> Any:
+    """The solver that a problem file recommends."""
+    return _load(_find(source)).solver(problem)
+
+
 def _dtype(value: Any) -> Any:
     if isinstance(value, str):
         kind = getattr(torch, value, None)

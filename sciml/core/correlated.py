@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -145,6 +145,7 @@ class CorrelatedNoise(Noise):
 
     covariance: Correlation
     measured: Tensor | None = field(default=None, metadata={"told": True})
+    quadratic: ClassVar[bool] = True
 
     def whiten(self, r: Tensor, y: Tensor) -> Tensor:
         """``L^-1 r``."""

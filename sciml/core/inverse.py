@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self
@@ -15,7 +16,7 @@ from typing_extensions import TypeVar
 from sciml.core.linear import ForwardModel, LinearOperator
 from sciml.core.noise import Noise, across, total
 from sciml.core.prior import Composite, Energy, Prior, Proximable, Smooth
-from sciml.core.problem import Problem, opaque, unpack
+from sciml.core.problem import Problem, as_field, opaque, unpack
 from sciml.core.recipe import Recipe
 from sciml.core.solution import Answer, Check
 from sciml.domains.errors import InputError
@@ -24,6 +25,13 @@ from sciml.domains.space import Space
 __all__ = ["Inverse"]
 
 P = TypeVar("P", covariant=True, default=Any)
+
+STEPS_FROM_ZERO, STEPS_BESIDE = 80, 8  # of conjugate gradients, to learn how far away images that fit the data are
+
+# The reach of a quadratic data term, for problems that differ in their prior and weight alone.
+_KNOWN: weakref.WeakKeyDictionary[Noise, tuple[weakref.ref[Any], weakref.ref[Tensor], Tensor]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +45,8 @@ class Inverse(Problem, Generic[P]):
     Gates: ``optimality`` when the prior states an energy (infinite as long as no weight is posed), ``misfit`` when the weight
     was chosen by rule, or when there is nothing to be optimal for (no prior, or one that only denoises).
 
-    * ``optimality`` bounds, relative to the objective ``P(x)``, how much lower it could be anywhere within ``r = |x| + |W (F(x) - data)| / |J|``
-      of ``x``: ``(P(x) - g(x) + |grad g(x)| r) / P(x)`` with a convex ``g <= P``. For ``R = g(K x)`` and the answer's dual variable
+    * ``optimality`` bounds, relative to the objective ``P(x)``, how much lower it could be anywhere within ``r`` of ``x`` (``radius``: ``|x|`` and
+      the length of an image that fits the data): ``(P(x) - g(x) + |grad g(x)| r) / P(x)`` with a convex ``g <= P``. For ``R = g(K x)`` and the answer's dual variable
       ``p`` the minorant is ``F(x) + <p, K x> - (weight g)^*(p)``, so this is a duality gap that charges for
       infeasibility; for a smooth prior it is ``|grad P| r / P``; for a proximal one the subgradient at the point that a
       proximal step leads to stands for the gradient. A prior that knows its proximal map at one step only (a learned one)
@@ -68,23 +76,44 @@ class Inverse(Problem, Generic[P]):
                 f"{self.name!r}: forward is {type(self.forward).__name__}; give a ForwardModel, such as Radon"
             )
         shape = self.forward.codomain.shape
-        data = self.data
+        data = torch.as_tensor(self.data)
+        if not data.is_floating_point() and not data.is_complex():
+            data = data.to(self.forward.codomain.dtype)  # counts arrive as integers
         if data.ndim <= len(shape):
             data = data.reshape((1,) * (len(shape) + 1 - data.ndim) + data.shape)
         if data.ndim != len(shape) + 1 or data.shape[1:] != torch.Size(shape):
             raise InputError(
                 f"{self.name!r}: the data have shape {tuple(self.data.shape)}; this forward model makes (batch, {', '.join(map(str, shape))})"
             )
-        if isinstance(self.noise, int | float):
-            raise InputError(f"{self.name!r}: noise is {self.noise!r}; write GaussianNoise({self.noise!r})")
+        if not isinstance(self.noise, Noise):
+            raise InputError(
+                f"{self.name!r}: noise is {self.noise!r}; pass an object such as GaussianNoise(0.01), with sigma in the units of the data"
+            )
+        object.__setattr__(self, "noise", self.noise.shaped(self.name, data))
         measured = self.noise.measured
         if measured is not None and not bool(measured.all()):
             data = torch.where(measured, data, torch.zeros_like(data))
         object.__setattr__(self, "data", data)
+        if isinstance(self.prior, type):
+            raise InputError(
+                f"{self.name!r}: the prior is the class {self.prior.__name__}; write {self.prior.__name__}()"
+            )
+        if self.truth is not None:
+            object.__setattr__(self, "truth", as_field("truth", self.truth, self.forward.space))
         if isinstance(self.prior, Prior):
             object.__setattr__(self, "prior", self.prior.on(self.forward.space))
         if self.weight is not None:
+            if isinstance(self.weight, str):
+                raise InputError(
+                    f"{self.name!r}: the weight is {self.weight!r}; give a positive number, or None for Discrepancy"
+                )
             weight = torch.as_tensor(self.weight, dtype=data.real.dtype, device=data.device)
+            if weight.ndim > 1 and weight.numel() == weight.shape[0]:
+                weight = weight.reshape(-1)
+            if weight.ndim > 1:
+                raise InputError(
+                    f"{self.name!r}: the weight has shape {tuple(weight.shape)}; give one number, or one per member"
+                )
             object.__setattr__(self, "weight", weight)
             if weight.device.type != "meta":
                 self._check_weight()
@@ -145,11 +174,46 @@ class Inverse(Problem, Generic[P]):
             return value + weight.to(value.dtype) * self.prior.energy(x)
         raise InputError(f"{type(self.prior).__name__} has no energy; the objective of {self.name!r} is not defined")
 
-    def radius(self, x: Tensor, size: Tensor | None = None) -> Tensor:
-        """``|x| + |W (forward(x) - data)| / |J|``: how far away a better image may be; ``size`` is ``|J|^2`` if it is known."""
-        largest = curvature(self, x) if size is None else size.to(torch.float64)
-        chi = self.noise.chi_square(self.forward(x), self.data)
-        return _size(x) + (chi / largest).sqrt()
+    def radius(self, x: Tensor) -> Tensor:
+        """How far away a better image may be: ``|x|``, and the length of the step that conjugate gradients for the data alone
+        take until chi-square is the degrees of freedom: for a quadratic data term from zero and at most 80 steps, otherwise
+        from ``x`` and at most 8. They also go where the data are weak. Infinite where the forward model does not change with
+        ``x`` at all and the data are not explained."""
+        if not (self.noise.quadratic and isinstance(self.forward, LinearOperator)):
+            with torch.no_grad():
+                return _size(x) + self._afar(x, STEPS_BESIDE)
+        known = _KNOWN.get(self.noise)
+        if known is not None and known[0]() is self.forward and known[1]() is self.data:
+            return _size(x) + known[2]
+        with torch.no_grad():
+            far = self._afar(self.space.zeros(self.batch), STEPS_FROM_ZERO)
+        _KNOWN[self.noise] = (weakref.ref(self.forward), weakref.ref(self.data), far)
+        return _size(x) + far
+
+    def _afar(self, x: Tensor, steps: int) -> Tensor:
+        z, tangent = self.forward(x), self.forward.linearise(x)
+        r = -tangent.adjoint(self.noise.slope(z, self.data))
+        d, p, rho = torch.zeros_like(r), r, _size(r).square()
+        flat = rho == 0
+        left = 2 * self.noise.energy(z, self.data) - self.noise.dof(self.data)  # what is not noise
+        for _ in range(steps):
+            image = tangent.adjoint(self.noise.bend(tangent(p), z, self.data))
+            bend = total((p.conj() * image).real)
+            go = (bend > 0) & (left > 0)
+            alpha = torch.where(go, rho / bend.clamp_min(1e-300), torch.zeros_like(rho))
+            left = left - alpha * rho
+            if not left.is_meta and not bool(go.any()):
+                break
+            d, r = d + across(alpha, p) * p, r - across(alpha, p) * image
+            new = _size(r).square()
+            p = r + across(torch.where(rho > 0, new / rho.clamp_min(1e-300), torch.zeros_like(rho)), p) * p
+            rho = new
+        blind = (
+            flat & (self.misfit(x) > 1 + self.targets["misfit"])
+            if not self.noise.quadratic or not isinstance(self.forward, LinearOperator)
+            else torch.zeros_like(flat)
+        )
+        return torch.where(blind, torch.full_like(rho, math.inf), _size(d))
 
     def magnitude(self) -> float:
         """How large the values of the image are, to within a factor of about two: the 99.5th percentile of the magnitude after
@@ -207,7 +271,6 @@ class Inverse(Problem, Generic[P]):
         kx: Tensor | None = None,
         back: Tensor | None = None,
         weight: Tensor | None = None,
-        size: Tensor | None = None,
     ) -> Tensor:
         """The relative restricted gap with the minorant ``<q, A x> - F^*(q) + <p, K x> - (weight g)^*(p)`` of dual variables
         ``prior`` (p) and ``data`` (q, whitened); ``forward(x)``, ``K x`` and ``A^H q + K^H p`` may be passed if they are known."""
@@ -223,7 +286,7 @@ class Inverse(Problem, Generic[P]):
         miss = value + self.noise.conjugate(q, y) - total((q.conj() * self.noise.whiten(z, y)).real)
         slack = outer + prior.conjugate(p, weight) - total((p.conj() * kx).real)
         outside = total((x - prior.inside(x)).abs().square())
-        reach = _size(prior.descent(x, back)) * self.radius(x, size)
+        reach = _size(prior.descent(x, back)) * self.radius(x)
         found = (miss.abs() + slack.abs() + reach) / (value + outer).clamp_min(1e-300)
         return torch.where(outside > 0, torch.full_like(found, math.inf), found)
 
@@ -235,13 +298,18 @@ class Inverse(Problem, Generic[P]):
         heavy = weight.to(torch.float64)
         if isinstance(prior, Composite) and dual is not None:
             # The data's dual variable that belongs to x, and the answer's own: each gives a bound.
-            largest = curvature(self, x)
-            mine = self.gap(x, {**dual, "data": self.residual_dual(x)}, weight=weight, size=largest)
-            return torch.minimum(mine, self.gap(x, dual, weight=weight, size=largest)) if "data" in dual else mine
+            mine = self.gap(x, {**dual, "data": self.residual_dual(x)}, weight=weight)
+            return torch.minimum(mine, self.gap(x, dual, weight=weight)) if "data" in dual else mine
         if isinstance(prior, Smooth):
             rest = gradient + across(weight, x) * prior.gradient(x)
             return _size(rest) * size / (value + heavy * prior.energy(x)).clamp_min(1e-300)
         step = _tau(self, x, prior, weight)
+        explicit = getattr(prior, "prox_dual", None)
+        if isinstance(prior, Composite) and explicit is not None:
+            # The proximal map is itself an iteration: its dual variable, however far it came, makes an honest minorant.
+            p = explicit(x - across(step, x) * gradient, step * weight)
+            own = {"prior": p / across(step, p), "data": self.residual_dual(x)}
+            return self.gap(x, own, weight=weight)
         onward = prior.prox(x - across(step, x) * gradient, step * weight)
         move = x - onward
         if prior.only_step is not None or not isinstance(prior, Energy):
@@ -297,7 +365,10 @@ class Inverse(Problem, Generic[P]):
 
 
 def _size(r: Tensor) -> Tensor:
-    return total(r.abs().square()).sqrt()
+    size: Tensor = torch.linalg.vector_norm(
+        r.abs().flatten(1), dim=1, dtype=torch.float64
+    )  # squares leave single precision
+    return size
 
 
 def _tau(problem: Inverse[Any], x: Tensor, prior: Any, weight: Tensor) -> Tensor:

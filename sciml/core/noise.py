@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ __all__ = ["GaussianNoise", "Noise", "across", "total"]
 
 def total(t: Tensor) -> Tensor:
     """Sum over all axes but the first, in double precision."""
-    return t.flatten(1).to(torch.float64).sum(1)
+    return t.flatten(1).sum(1, dtype=torch.float64)
 
 
 def across(step: Tensor | float, like: Tensor) -> Tensor:
@@ -29,6 +30,25 @@ def across(step: Tensor | float, like: Tensor) -> Tensor:
     one = torch.as_tensor(step, dtype=None if isinstance(step, Tensor) else torch.float64, device=like.device)
     one = one.to(like.real.dtype if like.is_complex() else like.dtype)
     return one.reshape(-1, *[1] * (like.ndim - 1)) if one.ndim else one
+
+
+def _spread(what: str, name: str, t: Tensor, y: Tensor) -> Tensor:
+    """``t`` with as many axes as the data, which it must broadcast against."""
+    full = t.reshape((1,) * (y.ndim - t.ndim) + t.shape) if t.ndim < y.ndim else t
+    if full.ndim != y.ndim or any(m not in (1, n) for m, n in zip(full.shape, y.shape, strict=True)):
+        raise InputError(
+            f"{name!r}: {what} has shape {tuple(t.shape)}, the data {tuple(y.shape)}; give a number, one per member, or one per datum"
+        )
+    return full
+
+
+def _mask(what: str, name: str, mask: Tensor, y: Tensor) -> Tensor:
+    """A boolean mask with the axes of the data."""
+    mask = torch.as_tensor(mask)
+    if mask.dtype != torch.bool:
+        raise InputError(f"{name!r}: {what} is {mask.dtype}; it must be boolean, True where data exist")
+    full = _spread(what, name, mask, y)
+    return full if full.shape[1:] == y.shape[1:] else full.expand(-1, *y.shape[1:])
 
 
 class Noise(ABC):
@@ -39,6 +59,11 @@ class Noise(ABC):
     """
 
     measured: Tensor | None
+    quadratic: ClassVar[bool] = False  # whether the energy is a quadratic function of the prediction
+
+    def shaped(self, name: str, y: Tensor) -> Self:
+        """The same noise with the axes of the data ``y``; InputError for parts that do not fit them."""
+        return self
 
     @abstractmethod
     def energy(self, z: Tensor, y: Tensor) -> Tensor:
@@ -109,6 +134,23 @@ class GaussianNoise(Noise):
 
     sigma: float | Tensor
     measured: Tensor | None = field(default=None, metadata={"told": True})
+    quadratic: ClassVar[bool] = True
+
+    def shaped(self, name: str, y: Tensor) -> Self:
+        """Sigma and mask with the data's axes in front; a number or one number per member stays."""
+        changes: dict[str, Tensor] = {}
+        sigma = self.sigma
+        if sigma is not None and not isinstance(sigma, int | float | Tensor):
+            try:
+                sigma = changes["sigma"] = torch.as_tensor(sigma, dtype=y.real.dtype)
+            except (TypeError, ValueError):
+                raise InputError(f"{name!r}: sigma is {self.sigma!r}; give a number or a tensor") from None
+        if isinstance(sigma, Tensor) and sigma.ndim > 1:
+            changes["sigma"] = _spread("sigma", name, sigma, y)
+        if self.measured is not None:
+            changes["measured"] = _mask("measured", name, self.measured, y)
+        same = all(value is getattr(self, key) for key, value in changes.items())
+        return self if same else replace(self, **changes)
 
     def _sigma(self, like: Tensor) -> Tensor:
         sigma = torch.as_tensor(self.sigma, dtype=like.real.dtype, device=like.device)

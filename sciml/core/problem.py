@@ -19,9 +19,9 @@ from torch import Tensor
 
 from sciml.core.continuous import Continuous
 from sciml.core.linear import LinearOperator
-from sciml.core.recipe import Recipe
+from sciml.core.recipe import Recipe, portable
 from sciml.core.solution import Answer, Check, Code
-from sciml.core.tree import Leaf, leaves, rebuild, tensors
+from sciml.core.tree import Leaf, leaves, plain, rebuild, tensors
 from sciml.domains.errors import InputError
 from sciml.domains.space import Space, usable
 
@@ -216,11 +216,15 @@ class Problem(ABC):
     def __reduce__(self) -> Any:
         recipe = self.recipe
         if recipe is None or not recipe.complete:
-            return copyreg.__newobj__, (type(self),), dict(self.__dict__)  # type: ignore[attr-defined]
+            return copyreg.__newobj__, (type(self),), portable(self.__dict__)  # type: ignore[attr-defined]
         known, again = self.parameters(), recipe.build()
         found = again.parameters()
+        if known.keys() != found.keys() or plain(self) != plain(again):
+            # Parts that no recipe tells of were changed behind its back (dataclasses.replace): pickle what there is.
+            state = {**self.__dict__, "recipe": dataclasses.replace(recipe, complete=False)}
+            return copyreg.__newobj__, (type(self),), portable(state)  # type: ignore[attr-defined]
         if known.keys() == found.keys():
-            # What was changed behind the recipe's back (dataclasses.replace, in place) is put into it.
+            # Tensors changed so are put into it.
             changed = {key: value for key, value in known.items() if not torch.equal(value, found[key])}
             recipe = recipe.changed("replace", changed) if changed else recipe
         if dict(again.goals) != dict(self.goals):

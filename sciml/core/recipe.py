@@ -19,7 +19,7 @@ from torch import Tensor
 from sciml.domains.boundary import Dirichlet, Neumann, Periodic, Robin
 from sciml.domains.random_fields import GaussianField
 
-__all__ = ["Recipe", "digest"]
+__all__ = ["Recipe", "Recommended", "digest", "portable"]
 
 # Objects that may stand in settings and are written by name; nothing else is ever looked up.
 OBJECTS: dict[str, Any] = {kind.__name__: kind for kind in (Dirichlet, Neumann, Robin, Periodic, GaussianField)}
@@ -143,6 +143,27 @@ class Recipe:
         if "dtype" in argument:
             return problem.to(getattr(torch, argument["dtype"]))
         return problem.to(device=argument["device"])
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """The recommendation of a problem file, by the name or path of the file."""
+
+    source: str
+
+    def __call__(self, problem: Any) -> Any:
+        """The solver that the file recommends."""
+        import importlib
+
+        return importlib.import_module("sciml.catalogue").recommended(self.source, problem)
+
+
+def portable(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A problem's state with the recommendation of its file by the file's name: functions of loaded files do not pickle."""
+    recipe, advice = state.get("recipe"), state.get("recommend")
+    if recipe is None or advice is None or isinstance(advice, Recommended):
+        return dict(state)
+    return {**state, "recommend": Recommended(recipe.source)}
 
 
 def _is_json(value: Any) -> bool:

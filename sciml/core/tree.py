@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Leaf", "described", "leaves", "rebuild", "tensors", "unified"]
+__all__ = ["Leaf", "described", "leaves", "plain", "rebuild", "tensors", "unified"]
 
 T = TypeVar("T")
 AXES = "xyz"
@@ -87,6 +87,20 @@ def described(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tup
             yield from described(value, (*path, index))
     else:
         yield path, node
+
+
+def plain(problem: Any) -> dict[tuple[str | int, ...], Any]:
+    """What a problem consists of beside its parameters: kinds of parts, numbers, and which told tensors there are."""
+    told = {leaf.path for leaf in leaves(problem) if leaf.told}
+    own = ("recipe", "recommend", "goals", "continuous", "symmetries")
+    return {
+        path: part.shape if isinstance(part, Tensor) else part
+        for path, part in described(problem)
+        if path
+        and path[0] not in own
+        and (path in told or not isinstance(part, Tensor))
+        and (isinstance(part, Tensor | type | int | float | str | tuple) or part is None)
+    }
 
 
 def tensors(tree: Any) -> dict[str, Tensor]:

@@ -119,6 +119,9 @@ class TotalVariation(Prior):
     max_steps: int = 2000
 
     def __post_init__(self) -> None:
+        for bound in (self.lower, self.upper):
+            if bound is not None and not isinstance(bound, int | float):
+                raise InputError(f"the bounds of TotalVariation are numbers, not {type(bound).__name__}")
         if self.lower is not None and self.upper is not None and not self.lower < self.upper:
             raise InputError(f"the bounds of TotalVariation are {self.lower} and {self.upper}; the lower must be below")
 
@@ -213,9 +216,13 @@ class TotalVariation(Prior):
 
     def prox(self, v: Tensor, step: Tensor | float) -> Tensor:
         """``argmin |x - v|^2 / 2 + step R(x)`` within the bounds; see the class for how, and to which accuracy."""
-        return self._for(v)._minimise(v, step)
+        return self._for(v)._minimise(v, step)[0]
 
-    def _minimise(self, v: Tensor, step: Tensor | float) -> Tensor:
+    def prox_dual(self, v: Tensor, step: Tensor | float) -> Tensor:
+        """The dual variable that ``prox`` ends with, ``|p| <= step volume``: what a certificate may rest on."""
+        return self._for(v)._minimise(v, step)[1]
+
+    def _minimise(self, v: Tensor, step: Tensor | float) -> tuple[Tensor, Tensor]:
         """``x = inside(v - K^H p)`` for the dual ``p``; there the duality gap is ``sum_i limit_i |z_i| - <p, z>``, ``z = K x``.
 
         Every term of that sum is non-negative, so that nothing cancels.
@@ -226,6 +233,7 @@ class TotalVariation(Prior):
         tolerance = 1e-10 if v.real.dtype == torch.float64 else 1e-5
         rate = 1 / max(K.square_bound, 1e-300)
         found: list[Tensor] = list(self.inside(v).unbind(0))
+        duals: list[Tensor] = list(v.new_zeros((v.shape[0], *K.codomain.shape)).unbind(0))
         left = torch.arange(v.shape[0], device=v.device)
         p = v.new_zeros((v.shape[0], *K.codomain.shape))
         q, momentum = p, torch.ones(v.shape[0], dtype=torch.float64, device=v.device)
@@ -240,7 +248,7 @@ class TotalVariation(Prior):
                     done = torch.ones_like(done)
                 if bool(done.any()):
                     for row in torch.nonzero(done).flatten().tolist():
-                        found[int(left[row])] = x[row]
+                        found[int(left[row])], duals[int(left[row])] = x[row], p[row]
                     keep = ~done
                     if not bool(keep.any()):
                         break
@@ -254,7 +262,7 @@ class TotalVariation(Prior):
             ahead = across(torch.where(uphill, 0.0, (momentum - 1) / following), v)
             q = torch.addcmul(new, ahead.to(v.dtype), change)
             p, momentum = new, following
-        return torch.stack(found)
+        return torch.stack(found), torch.stack(duals)
 
 
 def _paired(a: Tensor, b: Tensor) -> Tensor:

@@ -97,11 +97,6 @@ class Fit:
     tangent: LinearOperator
     problem: Inverse[Any]
 
-    def radius(self, x: Tensor, steep: Tensor) -> Tensor:
-        """``|x| + |W residual| / |J|``, how far away the certificate looks; ``steep`` is ``|J|^2``."""
-        chi = self.problem.noise.chi_square(self.z, self.problem.data)
-        return inner(x, x).sqrt() + ratio(chi, steep).sqrt()
-
     def curvature(self, d: Tensor) -> Tensor:
         """``J^H (second derivative of the energy) J d``."""
         noise, y = self.problem.noise, self.problem.data

@@ -218,13 +218,13 @@ class ADMM(Iterative[Inverse[Proximable]]):
                 x, y = split.image(state.x, state.z), problem.data
                 z = problem.forward(x)
                 dual = {"prior": split.field(state.m), "data": problem.noise.whitened_slope(z, y)}
-                return problem.gap(x, dual, z=z, weight=weight, size=state.steep).to(state.gap)
+                return problem.gap(x, dual, z=z, weight=weight).to(state.gap)
             z = split.image(state.x, state.z)
             gap, near = total, total <= 2 * goal
             if _only(problem) is None and isinstance(problem.prior, Energy):
                 there = fit(problem, z)
                 rest = there.gradient + split.adjoint(state.m)
-                gap = ratio(_size(rest) * there.radius(z, state.steep), objective(problem, z, there.value))
+                gap = ratio(_size(rest) * problem.radius(z), objective(problem, z, there.value))
                 near = gap <= goal
             if settled(~near):
                 return gap

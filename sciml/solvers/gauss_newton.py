@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from sciml.core.gradients import Gradient, Unroll
-from sciml.core.inverse import Inverse, curvature
+from sciml.core.inverse import Inverse
 from sciml.core.linear import ForwardModel, LinearOperator
 from sciml.core.noise import across
 from sciml.core.prior import Smooth
@@ -75,7 +75,7 @@ class State:
     x: Tensor
     value: Tensor
     g: Tensor
-    steep: Tensor
+    afar: Tensor
     damping: Tensor
     forcing: Tensor
     gap: Tensor
@@ -129,8 +129,8 @@ class GaussNewton(Iterative[Inverse[Smooth | None]]):
         x = spread(problem, start)
         value, g = _objective(problem, x, fit(problem, x))
         one = torch.ones_like(value)
-        steep = one if problem.prior is None else curvature(problem, x)
-        state = State(x, value, g, steep, 0 * one, 0.5 * one, FAR * one, 0 * one, 0 * one, 0)
+        afar = 0 * one  # set with the gap
+        state = State(x, value, g, afar, 0 * one, 0.5 * one, FAR * one, 0 * one, 0 * one, 0)
         return state if problem.prior is not None else _with_gap(problem, setup, state)
 
     def step(self, problem: Problem, setup: Setup, state: State) -> State:
@@ -154,7 +154,7 @@ class GaussNewton(Iterative[Inverse[Smooth | None]]):
             forcing = (0.9 * fallen).clamp(1e-8, 0.5)
             failed = torch.where(found, torch.zeros_like(mean), state.failed + 1)
         products = state.products + solved.steps
-        new = State(x, value, g, state.steep, damping, forcing, state.gap, failed, products, state.count + 1)
+        new = State(x, value, g, state.afar, damping, forcing, state.gap, failed, products, state.count + 1)
         return _with_gap(problem, setup, new, found)
 
     def _direction(self, problem: Inverse[Any], setup: Setup, state: State, here: Fit) -> Krylov:
@@ -175,7 +175,7 @@ class GaussNewton(Iterative[Inverse[Smooth | None]]):
             if prior is None:
                 return (value <= torch.maximum(dof / 2, state.value / 2)) | (left <= 1e-10 * begin)
             whole = state.x + d
-            reach = inner(whole, whole).detach().sqrt() + ratio(2 * value, state.steep).sqrt()
+            reach = inner(whole, whole).detach().sqrt() + state.afar
             solved = left * reach <= target * value
             coarse = left <= (1e-14 if exact else state.forcing) * begin
             return solved | coarse
@@ -262,8 +262,9 @@ def _with_gap(problem: Inverse[Any], setup: Setup, state: State, moved: Tensor |
     with torch.no_grad():
         if problem.prior is None:
             return dataclasses.replace(state, gap=(problem.misfit(state.x) - 1).clamp_min(0.0))
-        reach = inner(state.x, state.x).sqrt() + ratio(2 * state.value, state.steep).sqrt()
-        gap = ratio(inner(state.g, state.g).sqrt() * reach, state.value)
+        reach = problem.radius(state.x)
+        state = dataclasses.replace(state, afar=reach - inner(state.x, state.x).sqrt())
+        gap = torch.nan_to_num(ratio(inner(state.g, state.g).sqrt() * reach, state.value), nan=FAR, posinf=FAR)
         near = gap <= setup.optimality / 2
         if not settled(~near):
             gap = torch.where(near, problem.optimality(state.x.detach(), weights(problem)).to(gap), gap)

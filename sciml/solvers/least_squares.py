@@ -172,8 +172,10 @@ def _fill(problem: Inverse[Any], state: State) -> State:
     """The state with its numbers: the gap, and what an unregularised fit could still gain."""
     with torch.no_grad():
         value = objective(problem, state.x, inner(state.r, state.r) / 2)
-        # The largest quotient seen is below |J|^2: the reach is not less than the certificate's.
-        reach = inner(state.x, state.x).sqrt() + ratio(inner(state.r, state.r), state.steep).sqrt()
+        if problem.prior is None:  # how far the residual is from where no image could lower it
+            reach = inner(state.x, state.x).sqrt() + ratio(inner(state.r, state.r), state.steep).sqrt()
+        else:
+            reach = problem.radius(state.x)
         rest = ratio(inner(state.s, state.s).sqrt() * reach, value)
         gap = rest
         if problem.prior is None:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from sciml.core.gradients import Gradient, Unroll
-from sciml.core.inverse import Inverse, curvature
+from sciml.core.inverse import Inverse
 from sciml.core.linear import LinearOperator
 from sciml.core.noise import across, total
 from sciml.core.prior import Composite
@@ -44,6 +44,7 @@ MARGIN = 0.95  # norms from power iterations are a few percent low
 AHEAD = 1.05  # a norm seen in a step is a little low
 EAGER = 4.0  # dual over primal step, in units of the distances travelled; 3 to 5 served weights over two decades alike
 EVERY = 5  # steps between two looks at the gap
+FAR = 1e30  # a gap that is not known yet: the first image may lie outside the domain of the noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +132,7 @@ class PrimalDual(Iterative[Inverse[Composite]]):
         assert isinstance(problem, Inverse)
         first = _prior(problem, 0)
         with torch.no_grad():
-            size = _size_in(problem, first).to(problem.data.real.dtype)
+            size = _size_in(problem, problem.prior).to(problem.data.real.dtype)
             bound = first.operator.size_bound().square().to(size)
         return _Setup(size, bound.clamp_min(1e-30).expand(problem.batch))
 
@@ -146,7 +147,7 @@ class PrimalDual(Iterative[Inverse[Composite]]):
         joint = torch.full_like(ratio, 2.0 if _learned(prior) else 1.0)
         gap = torch.full((batch,), torch.inf, dtype=torch.float64, device=x.device)
         q, p, back = torch.zeros_like(z), torch.zeros_like(kx), torch.zeros_like(x)
-        gap = self._gap(problem, x, q, p, z, kx, back, setup.data_size, gap)
+        gap = self._gap(problem, x, q, p, z, kx, back, gap)
         return _State(x, q, p, z, kx, back, ratio, joint, x, q, p, gap, 0)
 
     def step(self, problem: Problem, setup: _Setup, state: _State) -> _State:
@@ -169,7 +170,7 @@ class PrimalDual(Iterative[Inverse[Composite]]):
         back = (prior.metric(back) if hasattr(prior, "metric") else back) + prior.operator.adjoint(p)
         gap = state.gap
         if count % EVERY == 0 or count == self.max_steps:
-            gap = self._gap(problem, x, q, p, z, kx, back, setup.data_size, gap)
+            gap = self._gap(problem, x, q, p, z, kx, back, gap)
         if self.ratio is None and count in (10, 20, 40, 80, 160) and self.max_steps > 20:
             with torch.no_grad():
                 dual = (total(q.abs().square()) + total(p.abs().square()) * setup.prior_size / setup.data_size).sqrt()
@@ -209,14 +210,14 @@ class PrimalDual(Iterative[Inverse[Composite]]):
         z: Tensor,
         kx: Tensor,
         back: Tensor,
-        size: Tensor,
         old: Tensor,
     ) -> Tensor:
         """The relative restricted gap, as ``Inverse.optimality`` has it; none for priors that are no energies."""
         if not hasattr(problem.prior, "conjugate"):
             return torch.ones_like(old)
         with torch.no_grad():
-            return problem.gap(x, {"prior": p, "data": q}, z, kx, back, size=size)
+            gap = torch.nan_to_num(problem.gap(x, {"prior": p, "data": q}, z, kx, back), nan=FAR, posinf=FAR)
+            return torch.where(torch.isfinite(x).flatten(1).all(1), gap, torch.full_like(gap, torch.inf))
 
 
 def _prior(problem: Inverse[Any], count: int) -> Any:
@@ -243,18 +244,25 @@ def _norm(r: Tensor) -> Tensor:
     return size
 
 
+def _same(v: Tensor) -> Tensor:
+    return v
+
+
 def _size_in(problem: Inverse[Any], prior: Any) -> Tensor:
     """``|W forward|^2``, or that of ``W forward M^(1/2)`` for a prior with a metric ``M``."""
     zero = problem.space.zeros()
     if not hasattr(prior, "metric"):
-        return curvature(problem, zero)
-    tangent, z = problem.forward.linearise(zero), problem.forward(zero)
+        metric = _same
+    else:
+        metric = prior.metric
+    tangent, noise, y = problem.forward.linearise(zero), problem.noise, problem.data
     generator = torch.Generator().manual_seed(0)
-    v = torch.randn((problem.batch, *problem.space.shape), generator=generator, dtype=torch.float64).to(zero)
+    v = torch.randn((1, *problem.space.shape), generator=generator, dtype=torch.float64).to(zero)
+    v = v.expand(problem.batch, *problem.space.shape)  # a member begins as it would alone
     size = torch.ones(problem.batch, dtype=torch.float64, device=zero.device)
-    for _ in range(8):
+    for _ in range(12):
         v = v / across(size, v)
-        v = prior.metric(tangent.adjoint(problem.noise.bend(tangent(v), z, problem.data)))
+        v = metric(tangent.adjoint(noise.unwhiten(noise.whiten(tangent(v), y), y)))
         size = _size(v).clamp_min(1e-300)
     return size
 

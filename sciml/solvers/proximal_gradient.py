@@ -200,7 +200,7 @@ class ProximalGradient(Iterative[Inverse[Proximable]]):
             t, following = self.momentum.advance(state.t)
             uphill = inner(move, advance) > 0
             rest = move / across(tau, x) + g - slope
-            gap = ratio(inner(rest, rest).sqrt() * here.radius(x, state.steep), total)
+            gap = ratio(inner(rest, rest).sqrt() * problem.radius(x), total)
             best, wait = state.best, state.wait
             if known(problem):
                 slack = 8 * torch.finfo(x.dtype).eps * state.value.abs()

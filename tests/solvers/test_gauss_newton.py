@@ -34,7 +34,7 @@ def logarithm(prior: Any = None, weight: Any = None, sigma: float = 0.05, batch:
 
 
 def test_a_linear_problem_in_one_step() -> None:
-    problem = posed(ridge(), 2.0).with_target(optimality=1e-10)
+    problem = posed(ridge(), 2.0).with_target(optimality=1e-8)
     solution = sciml.solve(problem, GaussNewton())
     assert solution.stats["steps"] == 1
     assert away(solution.value, normal_solution(problem)) < 1e-8
