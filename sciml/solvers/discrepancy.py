@@ -30,19 +30,28 @@ from sciml.domains.errors import InputError
 __all__ = ["Discrepancy"]
 
 
+SHARE = 0.3  # of the misfit's energy by which the objective of a round may be too high
+TRUSTED = 1.0  # the same, beyond which the misfit of an unfinished round is not believed
+
+
 @dataclass(frozen=True, eq=False)
 class Discrepancy(Solver[Any]):
     """``Discrepancy(inner)`` runs ``inner`` at the weight for which chi-square per degree of freedom is ``target``.
 
     The search is a bracketed secant iteration in the logarithms of weight and misfit, per member, each round started from
-    the image of the round before; early rounds are solved to a looser optimality. The answer poses the weight that was
-    found, so that the problem judges it by ``optimality`` at that weight and by the ``misfit`` band. ``first`` is the first
-    weight; None takes the prior's ``natural_weight`` if it has one, else the one that balances both energies at a crude
-    image.
+    the image of the round before; the first of at most ``rounds`` rounds are solved to a looser optimality. A round that
+    ``inner`` did not finish says nothing of the weight sought, and a larger weight, which is easier, is tried next. The answer is the
+    best of the weights tried, solved at the problem's own ``optimality``; the problem judges it by that and by the ``misfit``
+    band. ``first`` is the first weight; None takes the prior's ``natural_weight`` if it has one, else one that weighs the energies
+    of a crude image, the larger, the more the data stand out of their noise.
+
+    The misfit gate asks for 1 within its band whatever ``target`` is: 1 is what the stated sigma says. A ``target`` outside of
+    the band is for experiments and fails that gate; if the data are noisier than was said, state a larger sigma, and for another
+    band use ``problem.with_target(misfit=...)``.
 
     Raises InputError for settings that make no sense. *Fails when* no weight between 1e-8 and 1e8 times the first one
-    brings the misfit to the target, because sigma, the forward model or a bound is wrong: the search ends where the misfit no
-    longer follows the weight, and the misfit gate says so.
+    brings the misfit to the target, because sigma, the forward model or a bound is wrong: the search ends where smaller weights
+    no longer lower the misfit, and the misfit gate says so.
     """
 
     inner: Solver[Any]
@@ -79,37 +88,46 @@ class Discrepancy(Solver[Any]):
         """The search without gradients, then the answer at the weight that was found."""
         assert isinstance(problem, Inverse)
         goal = problem.targets["optimality"]
-        band = problem.targets["misfit"] / 4
         # Members may be batched in the data alone; each has its own weight.
-        search = _Search(self._first(problem, start), self.target)
-        image, steps, answer = start, 0, None
-        loose = problem.with_target(optimality=max(goal, 20 * goal if goal < 5e-3 else goal))
-        tight = False
+        search = _Search(self._first(problem, start), self.target, problem.targets["misfit"] / 4)
+        loose = 20 * goal if goal < 5e-3 else goal
+        image, steps, tight, done = start, 0, False, False
+        answer: Answer | None = None
         with torch.no_grad():
             for _ in range(self.rounds):
-                posed = dataclasses.replace(problem if tight else loose, weight=search.weight, recipe=None)
+                fine = min(goal if tight else loose, max(1e-6, SHARE * self._share(problem, search.weight, image)))
+                posed = dataclasses.replace(problem, weight=search.weight, recipe=None).with_target(optimality=fine)
                 answer = self.inner.run(posed, image, context)
                 steps += answer.steps
-                if bool((answer.claim >= Code.BREAKDOWN).all()):
+                if done := bool((answer.claim >= Code.BREAKDOWN).all()):
                     break
                 image = answer.value
-                chi = problem.misfit(image)
-                settled = search.settled(chi, band)
-                if settled and tight:
+                settled = search.look(problem.misfit(image), _solved(posed, answer))
+                if done := settled and tight:
                     break
-                tight = tight or settled or search.narrow
-                search.advance(chi, band)
-            else:
-                if not tight:  # no weight reaches the band: the last one is at least solved as asked
-                    posed = dataclasses.replace(problem, weight=posed.weight, recipe=None)
-                    answer = self.inner.run(posed, image, context)
-                    steps += answer.steps
+                if not tight and (settled or search.narrow):
+                    tight = True
+                    search.forget()
+                search.advance()
+            if not done:  # the best weight, at the problem's own target
+                posed = dataclasses.replace(problem, weight=search.best, recipe=None)
+                answer = self.inner.run(posed, image, context)
+                steps += answer.steps
         if torch.is_grad_enabled():
-            posed = dataclasses.replace(problem, weight=search.weight, recipe=None)
+            posed = dataclasses.replace(problem, weight=posed.weight, recipe=None)
             answer = self.inner.run(posed, image, context)
         assert answer is not None
         counts = {**answer.counts, "weights tried": float(search.tried)}
         return dataclasses.replace(answer, posed=posed.weight, steps=steps, counts=counts)
+
+    def _share(self, problem: Inverse[Any], weight: Tensor, image: Tensor | None) -> float:
+        """How much of the objective the misfit is at the weight sought, in the member where it is least: data that stand far out
+        of their noise leave almost all of it to the prior, and a small relative error of the objective is a large one of the misfit."""
+        if image is None or not isinstance(problem.prior, Energy):
+            return 1.0
+        mine = 0.5 * self.target * problem.noise.dof(problem.data)
+        rest = weight.to(mine) * problem.prior.energy(image).to(mine)
+        return float((mine / (mine + rest)).nan_to_num(1.0).min())
 
     def _first(self, problem: Inverse[Any], start: Tensor | None) -> Tensor:
         dtype, device = problem.data.real.dtype, problem.data.device
@@ -133,51 +151,105 @@ class Discrepancy(Solver[Any]):
             inside = getattr(problem.prior, "inside", None)
             start = start if inside is None else inside(start)
             energy = problem.prior.energy(start).to(one).expand(problem.batch)
+            heard = self._heard(problem).to(one)
         weight = 0.5 * problem.noise.dof(problem.data).to(one) / energy.clamp_min(torch.finfo(dtype).tiny)
+        weight = torch.where(heard > weight, (heard * weight).sqrt(), weight)
         return torch.where(torch.isfinite(weight) & (energy > 0) & (weight > 0), weight, one)
+
+    @staticmethod
+    def _heard(problem: Inverse[Any]) -> Tensor:
+        """The weight at which a step towards an image of noise alone gains as much as it costs; zero if that is not known."""
+        prior: Any = problem.prior
+        zero = problem.space.zeros(problem.batch)
+        tangent = problem.forward.linearise(zero)
+        generator = torch.Generator().manual_seed(0)
+        shape, like = (1, *problem.data.shape[1:]), problem.data
+        draw = torch.randn(shape, generator=generator, dtype=torch.float64).to(like).expand(like.shape)
+        gradient = tangent.adjoint(problem.noise.unwhiten(draw, problem.data))
+        ahead = tangent(gradient)
+        bent = problem.noise.bend(ahead, problem.forward(zero), problem.data)
+        size = total(gradient.abs().square())
+        length = size / total((ahead.conj() * bent).real).clamp_min(1e-300)
+        found: Tensor = length * size / prior.energy(across(length, zero) * gradient).to(size).clamp_min(1e-300)
+        return torch.where(torch.isfinite(found), found, torch.zeros_like(found))
+
+
+def _solved(posed: Inverse[Any], answer: Answer) -> Tensor:
+    """The members whose misfit is about that of the minimiser: those that the solver finished, or nearly."""
+    claimed = answer.claim <= Code.CONVERGED
+    if bool(claimed.all()):
+        return claimed
+    weight, x = posed.weights(), answer.value
+    assert weight is not None
+    found = posed.optimality(x, weight, answer.dual)
+    if not isinstance(posed.prior, Energy):
+        return claimed | (found <= 0.1 * TRUSTED)
+    return claimed | (found * posed.objective(x, weight) <= TRUSTED * posed.noise.energy(posed.forward(x), posed.data))
 
 
 class _Search:
     """Bracketed secant iteration for ``log chi(log w) = log target``, per member."""
 
-    def __init__(self, first: Tensor, target: float) -> None:
-        self.weight, self.goal, self.tried = first, math.log(target), 0
+    def __init__(self, first: Tensor, target: float, band: float) -> None:
+        self.weight, self.goal, self.band, self.tried = first, math.log(target), math.log1p(band), 0
         w = first.to(torch.float64).log()
         self.least, self.most = w - 18.4, w + 18.4
         self.low, self.high = torch.full_like(w, -math.inf), torch.full_like(w, math.inf)
-        self.before: tuple[Tensor, Tensor] | None = None
-        self.stuck = torch.zeros_like(w, dtype=torch.bool)  # the misfit no longer follows the weight
+        self.hard = torch.full_like(w, -math.inf)  # the largest weight that was too hard to solve
+        self.miss, self.solved = torch.zeros_like(w), torch.zeros_like(w, dtype=torch.bool)
+        self.past, self.value = torch.full_like(w, math.nan), torch.zeros_like(w)
+        self.stuck = torch.zeros_like(w, dtype=torch.bool)  # no weight reaches the target
+        self.best = first
+        self.forget()
 
-    def settled(self, chi: Tensor, band: float) -> bool:
-        """Whether every member is in the band, or beyond the reach of any weight."""
+    def forget(self) -> None:
+        """Weigh the weights tried from here on only by what comes."""
+        self.least_miss = torch.full_like(self.low, math.inf)
+
+    def look(self, chi: Tensor, solved: Tensor) -> bool:
+        """Take in a misfit at the weights; whether every member is in the band, or beyond the reach of any weight."""
         self.tried += 1
-        return bool(((chi.log() - self.goal).abs().le(math.log1p(band)) | self.stuck).all())
+        self.miss = chi.to(torch.float64).clamp_min(1e-300).log() - self.goal
+        self.solved = solved
+        # What was not solved is the answer only if nothing was.
+        size = torch.where(solved, self.miss.abs(), self.miss.abs() + 1e6)
+        better = size < self.least_miss
+        self.least_miss = torch.where(better, size, self.least_miss)
+        self.best = torch.where(better, self.weight, self.best)
+        return bool((self._inside | self.stuck).all())
+
+    @property
+    def _inside(self) -> Tensor:
+        return self.solved & (self.miss.abs() <= self.band)
 
     @property
     def narrow(self) -> bool:
         """Whether the weights are known to within a factor of 1.3."""
         return bool((self.high - self.low < math.log(1.3)).all())
 
-    def advance(self, chi: Tensor, band: float) -> None:
+    def advance(self) -> None:
         """The next weights; members in the band keep theirs."""
-        w, f = self.weight.to(torch.float64).log(), chi.to(torch.float64).clamp_min(1e-300).log() - self.goal
-        self.low = torch.where(f < 0, torch.maximum(self.low, w), self.low)
-        self.high = torch.where(f >= 0, torch.minimum(self.high, w), self.high)
-        slope = torch.ones_like(w)
-        if self.before is not None:
-            past, value = self.before
-            rise = (f - value) / torch.where(w == past, torch.ones_like(w), w - past)
-            slope = torch.where((w != past) & torch.isfinite(rise) & (rise > 0), rise.clamp(0.05, 4.0), slope)
-            open_end = torch.isinf(self.low) | torch.isinf(self.high)
-            self.stuck = self.stuck | (open_end & ((w - past).abs() > 1) & (rise.abs() < 0.02))
-        self.before = (w, f)
-        new = w - (f / slope).clamp(-4.0, 4.0)
-        inside = (new > self.low) & (new < self.high)
-        middle = 0.5 * (self.low + self.high)
+        w, f, solved = self.weight.to(torch.float64).log(), self.miss, self.solved
+        below, above = solved & (f < 0), solved & (f >= 0)
+        # A better solution may contradict an end of the bracket, which is then open again.
+        self.high = torch.where(below & (w >= self.high), math.inf, torch.where(above, self.high.minimum(w), self.high))
+        self.low = torch.where(above & (w <= self.low), -math.inf, torch.where(below, self.low.maximum(w), self.low))
+        self.hard = torch.where(solved, self.hard, torch.maximum(self.hard, w))
+        self.hard = torch.where(self.hard < self.high, self.hard, -math.inf)
+        moved = torch.isfinite(self.past) & (w != self.past)
+        rise = (f - self.value) / torch.where(moved, w - self.past, torch.ones_like(w))
+        slope = torch.where(moved & torch.isfinite(rise) & (rise > 0), rise.clamp(0.05, 4.0), torch.ones_like(w))
+        slope = torch.where(moved & below & (rise <= 0), 0.05, slope)  # the plateau of small weights
+        self.stuck |= above & moved & torch.isinf(self.low) & ((w - self.past).abs() > 1) & (rise.abs() < 0.02)
+        self.past, self.value = torch.where(solved, w, self.past), torch.where(solved, f, self.value)
+        new = torch.where(solved, w - (f / slope).clamp(-4.0, 4.0), w + 3.0)
+        floor = torch.maximum(self.low, self.hard)
+        middle = 0.5 * (floor + self.high)
+        inside = (new > floor) & (new < self.high)
         new = torch.where(inside, new, torch.where(torch.isfinite(middle), middle, new))
-        keep = (f.abs() <= math.log1p(band)) | self.stuck
-        new = torch.where(keep, w, torch.minimum(torch.maximum(new, self.least), self.most))
-        self.weight = new.exp().to(self.weight)
+        new = torch.minimum(torch.maximum(new, self.least), self.most)
+        self.stuck |= ~self._inside & (new == w)
+        self.weight = torch.where(self._inside | self.stuck, w, new).exp().to(self.weight)
 
 
 def example() -> tuple[Discrepancy, Inverse[Any]]:
