@@ -20,7 +20,7 @@ from sciml.training.schedules import Cosine, OneCycle, Schedule
 
 __all__ = ["Absolute", "Expansion", "MatchingLoss", "ProximalMatching", "Squares", "Stage", "match", "stages"]
 
-Draw = Callable[[int, torch.Generator], Tensor]
+Draw = Callable[[int, torch.Generator], Tensor | tuple[Tensor, Tensor]]
 
 
 class MatchingLoss(Protocol):
@@ -145,6 +145,7 @@ def match(
 
     - ``images``: ``(members, channel, *space)``, in the units in which the network works, or ``draw(count, generator)`` that
       returns a fresh batch (crops, flips and the drawing of phantoms belong there).
+      A draw may also return a pair, clean images and the spoilt ones that are to become them; no noise is added then.
     - ``noise``: standard deviation, in the units of the images; ``stages``: what ``stages(steps, gamma)`` returns, or your own.
     - ``clip``: the gradient of all weights together is cut to this 2-norm.
     - ``penalty``: a further loss of the network itself, as a function of (network, generator), such as ``Expansion()``.
@@ -224,8 +225,11 @@ def _step(
     """One step, determined by its number and the state of network and optimiser."""
     generator = torch.Generator().manual_seed(number)
     like = next(network.parameters())
-    x = draw(batch_size, generator)
-    noisy = x + noise * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    drawn = draw(batch_size, generator)
+    if isinstance(drawn, tuple):
+        x, noisy = drawn
+    else:
+        x, noisy = drawn, drawn + noise * torch.randn(drawn.shape, generator=generator, dtype=drawn.dtype)
     x, noisy = x.to(like), noisy.to(like)
     value = loss(network.prox(noisy) - x)  # type: ignore[operator]
     if penalty is not None:

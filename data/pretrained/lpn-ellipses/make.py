@@ -1,7 +1,8 @@
 """Make these weights again: `python data/pretrained/lpn-ellipses/make.py` (a folder as argument lets a killed run go on).
 
-Trains a learned proximal network on random ellipses, scores it against total variation on images never seen, and writes
-checkpoint.safetensors and manifest.toml beside this file. Total variation needs scikit-image.
+Trains a learned proximal network on random ellipses, first to remove white noise, then, in rounds, also what is left of it in
+its own reconstructions from few views; scores it against total variation on images never seen, and writes
+checkpoint.safetensors and manifest.toml beside this file. Total variation of the noisy images needs scikit-image.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ import math
 import sys
 import tempfile
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+import sciml
 from sciml.domains import Ellipses, Pixels
+from sciml.files import load_tensors, save_tensors
 from sciml.networks import InputConvexNetwork
 from sciml.priors import LearnedProx
-from sciml.training.matching import Absolute, Expansion, ProximalMatching, Stage, match, stages
+from sciml.solvers import ADMM
+from sciml.training.matching import Absolute, Expansion, ProximalMatching, Squares, Stage, match, stages
 from sciml.training.schedules import OneCycle
 
 HERE = Path(__file__).resolve().parent
@@ -35,6 +41,14 @@ SECOND = (
 )
 PIXELS = Pixels((128, 128), extent=2.0)
 
+ROUND = (Stage(Squares(), 300, 2e-3, OneCycle(0.1, end=0.05)),)
+ROUNDS = (
+    (556.0, 1),
+    (556.0, 2),
+    (1000.0, 1),
+    (1000.0, 2),
+)  # the weight of the prior, and how many rounds of pairs to use
+
 
 def patches(noise: float, count: int, generator: torch.Generator) -> Tensor:
     """Patches cut anywhere out of fresh random images of 128 x 128 pixels, in units of the noise."""
@@ -42,6 +56,42 @@ def patches(noise: float, count: int, generator: torch.Generator) -> Tensor:
     corner = torch.randint(128 - SIZE + 1, (count, 1, 2), generator=generator) / 64 - 1
     moved = Ellipses(drawn.centre - corner, drawn.axes, drawn.angle, drawn.value)
     return moved.image(Pixels((SIZE, SIZE), extent=SIZE / 64, origin=0.0)) / noise
+
+
+def scans(network: InputConvexNetwork, number: int, weight: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Clean images, and what the network is given in their reconstruction from 30 views, near its end: in units of the noise.
+
+    The reconstruction starts at the truth: where it ends does not depend on that, and it is there sooner.
+    """
+    prior = LearnedProx(network.eval().requires_grad_(False), scale=NOISE, noise=NOISE)
+    for part in range(4):
+        problem = sciml.problem("ct", batch=8, seed=1000 + 10 * number + part, dtype="float32").with_prior(
+            prior, weight
+        )
+        for steps in (4, 12):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that few steps do not always reach the target
+                found = sciml.solve(problem, ADMM(max_steps=steps), start=problem.truth.clone(), progress=False).value
+            with torch.no_grad():
+                given = found - problem.fidelity(found)[1] / weight
+            yield problem.truth / NOISE, given / NOISE
+
+
+def mixed(clean: Tensor, spoilt: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Half fresh patches with white noise, half patches of reconstructions."""
+    half = count // 2
+    fresh = patches(NOISE, half, generator)
+    whole, pairs = torch.stack((clean, spoilt)), []
+    for _ in range(count - half):
+        member = int(torch.randint(len(clean), (), generator=generator))
+        row, column = torch.randint(128 - SIZE + 1, (2,), generator=generator).tolist()
+        pair = whole[:, member, :, row : row + SIZE, column : column + SIZE]
+        turns = torch.randint(2, (3,), generator=generator).tolist()
+        pair = pair.flip(2) if turns[0] else pair
+        pair = pair.flip(3) if turns[1] else pair
+        pairs.append(pair.transpose(2, 3) if turns[2] else pair)
+    cut = torch.stack(pairs, 1)
+    return torch.cat((fresh, cut[0])), torch.cat((fresh + torch.randn(fresh.shape, generator=generator), cut[1]))
 
 
 def held_out(count: int) -> Tensor:
@@ -88,6 +138,21 @@ def main(work: Path | None = None, home: Path = HERE, loud: bool = False) -> Lea
             network, functools.partial(patches, noise), noise=1.0, stages=parts, batch_size=8, penalty=penalty,
             validate=held_out(4) / noise, out=out / str(run), progress=tell if loud else None,
         )  # fmt: skip
+    clean, spoilt = [], []
+    for number, (weight, last) in enumerate(ROUNDS):
+        kept = out / f"scans-{number}.safetensors"
+        if not kept.exists():
+            truths, given = zip(*scans(network, number, weight), strict=True)
+            save_tensors(kept, {"clean": torch.cat(truths), "spoilt": torch.cat(given)})
+        network.requires_grad_(True)
+        more = load_tensors(kept)[0]
+        clean.append(more["clean"])
+        spoilt.append(more["spoilt"])
+        draw = functools.partial(mixed, torch.cat(clean[-last:]), torch.cat(spoilt[-last:]))
+        match(
+            network, draw, noise=1.0, stages=ROUND, batch_size=8, penalty=Expansion(rounds=8), seed=100 + number,
+            validate=held_out(4) / NOISE, out=out / f"round-{number}", progress=tell if loud else None,
+        )  # fmt: skip
     prior = LearnedProx(network.requires_grad_(False), scale=NOISE, noise=NOISE, range=(-0.71, 0.62))
     prior.save(home)
     file = home / "checkpoint.safetensors"
@@ -100,7 +165,7 @@ def main(work: Path | None = None, home: Path = HERE, loud: bool = False) -> Lea
         "command": "python data/pretrained/lpn-ellipses/make.py",
         "network": json.dumps(network.settings),
         "real parameters": sum(p.numel() for p in network.parameters()),
-        "steps": sum(stage.steps for stage in (*FIRST, *SECOND)),
+        "steps": sum(stage.steps for stage in (*FIRST, *SECOND)) + len(ROUNDS) * ROUND[0].steps,
         **scores(prior),
         "seconds": round(time.perf_counter() - began),
         "threads": 1,
