@@ -25,6 +25,7 @@ import math
 import os
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -129,6 +130,11 @@ def measured(
         raise InputError(
             f"the data set has no {missing[0]!r}; ct needs sinogram (view, bin), angle (view) and position (bin)"
         )
+    for name, axes in (("sinogram", ("view", "bin")), ("angle", ("view",)), ("position", ("bin",))):
+        if not set(axes) <= set(data[name].dims) or (name != "sinogram" and data[name].ndim != 1):
+            raise InputError(
+                f"{name} has the axes {', '.join(map(str, data[name].dims)) or 'none'}; ct needs {', '.join(axes)} (rename them with .rename, or dims= as it is read)"
+            )
     if "slice" in data["sinogram"].dims:
         count = data.sizes["slice"]
         if not -count <= slice < count:
@@ -141,7 +147,15 @@ def measured(
     def tensor(name: str) -> Tensor:
         return torch.as_tensor(data[name].values)
 
+    if data.sizes["bin"] < 2:
+        raise InputError("the scan has a single bin, from which no spacing follows; ct needs at least two positions")
+    if float(data["position"][-1]) < float(data["position"][0]):
+        data = data.isel(bin=range(data.sizes["bin"] - 1, -1, -1))
     position = tensor("position").to(torch.float64)
+    if not bool((position.diff() > 0).all()):
+        raise InputError(
+            "the positions of the bins neither increase nor decrease along the detector; sort the scan by position"
+        )
     pitch = float((position[-1] - position[0]) / (len(position) - 1))
     size = len(position) if n is None else n
     extent = pitch * len(position)
@@ -151,6 +165,8 @@ def measured(
         route = FourierSlice() if importlib.util.find_spec("finufft") else RayDriven()
     radon = Radon(pixels, tensor("angle").to(dtype), bins=len(position), pitch=pitch, centre=centre, route=route)
     integrals = data["sinogram"].values
+    if "measured" in data:
+        integrals = np.where(data["measured"].values, integrals, np.nan)
     if correct:
         integrals = unstriped(level(integrals))
     y = torch.as_tensor(integrals).to(dtype).reshape(1, 1, *radon.codomain.shape[1:])
@@ -173,7 +189,9 @@ def solver(problem: Inverse) -> Any:
     return Discrepancy(inner) if problem.weight is None else inner
 
 
-def draw(count: int, *, seed: int, **settings: Any) -> Inverse:
+def draw(count: int, *, seed: int = 0, **settings: Any) -> Inverse:
     """Scans of random ellipses."""
+    if settings.pop("data", None) is not None:
+        raise InputError("measured scans are not drawn; give data= without batch=")
     phantom = settings.pop("phantom", None) or Ellipses.random(count, seed=seed)
     return problem(phantom=phantom, seed=seed, **settings)

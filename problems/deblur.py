@@ -57,7 +57,13 @@ def problem(
         return simulated(1, image, n, width, kernel, sigma, boundary, seed, dtype)
     if image is not None:
         raise InputError("deblur takes data= (blurred, measured) or image= (sharp, to be blurred here), not both")
-    if not isinstance(data, Tensor) or data.ndim < 1 or data.is_complex():
+    try:
+        data = torch.as_tensor(data)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"data is a {type(data).__name__} that makes no tensor ({error}); give numbers of shape (x, y)"
+        ) from error
+    if data.ndim < 1 or data.is_complex():
         raise InputError(
             "data is a real tensor of shape (x, y), or (batch, 1, x, y); make one with torch.as_tensor(image)"
         )

@@ -61,6 +61,7 @@ def problem(
     if points is None or sigma is None:
         raise InputError("measured data need points=, where they were taken, and sigma=, the deviation of their noise")
     grid = box(dim, n, extent, sides)
+    data, points = numbers("data", data), numbers("points", points)
     forward = model(grid, points.to(dtype), source, dtype)
     return Inverse("inverse darcy", forward, data.to(dtype), GaussianNoise(float(sigma)), Smoothness())
 
@@ -90,7 +91,7 @@ def draw(
         # Away from the sides, where the pressure is known anyway.
         unit = torch.rand(sensors, grid.dim, generator=generator(seed, 0, "sensors"), dtype=torch.float64)
         points = (0.05 + 0.9 * unit) * torch.tensor(grid.extent, dtype=torch.float64)
-    points = points.to(torch.float64)
+    points = numbers("points", points).to(torch.float64)
     fine = box(grid.dim, [2 * m + 1 for m in grid.shape], grid.extent, sides)
     law = GaussianField(power=2.0, shift=9.0, deviation=deviation)
     truth, clean = [], []
@@ -113,6 +114,14 @@ def draw(
         Smoothness(),
         truth=torch.cat(truth).to(dtype),
     )
+
+
+def numbers(name: str, value: Any) -> Tensor:
+    """A tensor, also of an array or a list."""
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} is a {type(value).__name__} that makes no tensor ({error}); give numbers") from error
 
 
 def model(grid: Grid, points: Tensor, source: float, dtype: torch.dtype) -> ParameterToState:

@@ -19,6 +19,7 @@ from sciml.cli.words import (
     problem_of,
     settings_of,
     solver_of,
+    targets_of,
 )
 from sciml.domains.errors import InputError
 
@@ -103,7 +104,7 @@ def solve(
         check_format(plot, ("gif",))
     posed = problem_of(name, settings_of(set), batch)
     if target:
-        posed = posed.with_target(**{key: float(value) for key, value in settings_of(target).items()})
+        posed = posed.with_target(**targets_of(target))
     if device is not None:
         posed = posed.to(device=device)
     chosen = solver_of(solver, settings_of(solver_set), guess, posed)

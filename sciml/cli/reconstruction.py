@@ -10,7 +10,17 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from sciml.cli.terminal import CERTIFIED, UNCERTIFIED, emit, say, show
-from sciml.cli.words import build, check_ending, check_writable, opened, pick, problem_of, settings_of, solver_of
+from sciml.cli.words import (
+    build,
+    check_ending,
+    check_writable,
+    opened,
+    pick,
+    problem_of,
+    settings_of,
+    solver_of,
+    targets_of,
+)
 from sciml.domains.errors import InputError
 
 __all__ = ["reconstruct"]
@@ -106,7 +116,9 @@ def reconstruct(
     posed = inverse_of(problem_of(name, settings, None), name)
     posed = with_prior(posed, prior, settings_of(prior_set), weight)
     if target:
-        posed = posed.with_target(**{key: float(value) for key, value in settings_of(target).items()})
+        posed = posed.with_target(**targets_of(target))
+    if not -posed.batch <= member < posed.batch:
+        raise InputError(f"there is no member {member}; this problem has {posed.batch}, counted from 0.")
     if device is not None:
         posed = posed.to(device=device)
     chosen = weighed(posed, solver_of(solver, settings_of(solver_set), None, posed))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "answer_shape", "build", "check_ending", "check_writable", "contents", "fit_of", "kinds", "names_of", "opened", "pick",
-    "problem_of", "settings_of", "solver_of", "value_of",
+    "problem_of", "settings_of", "solver_of", "targets_of", "value_of",
 ]  # fmt: skip
 
 Thing = TypeVar("Thing")
@@ -47,6 +47,20 @@ def settings_of(words: Sequence[str] | None) -> dict[str, Any]:
         InputError: a word without ``=`` or a name given twice.
     """
     return {key: value_of(text) for key, text in names_of(words, "n=85").items()}
+
+
+def targets_of(words: Sequence[str] | None) -> dict[str, float]:
+    """``["optimality=1e-4"]`` as numbers.
+
+    Raises:
+        InputError: a word without ``=``, a name given twice, or a value that is no number.
+    """
+    found: dict[str, float] = {}
+    for key, value in settings_of(words).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"the target {key} is '{value}', which is no number; write it like {key}=1e-4.")
+        found[key] = float(value)
+    return found
 
 
 def names_of(words: Sequence[str] | None, like: str = "nu=coefficient") -> dict[str, str]:
@@ -127,6 +141,11 @@ def problem_of(name: str, settings: dict[str, Any], batch: int | None) -> Any:
     """
     from sciml.catalogue import problem
 
+    if "batch" in settings:
+        if batch is not None:
+            raise InputError("the batch is given twice, as --batch and in --set; give it once.")
+        batch = settings["batch"]
+        settings = {key: value for key, value in settings.items() if key != "batch"}
     try:
         return problem(name, batch=batch, **settings)
     except InputError:

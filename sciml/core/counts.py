@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,12 @@ def _wide(value: float | Tensor, like: Tensor) -> Tensor:
     """A parameter that broadcasts against the data; ``(batch,)`` is one number per member."""
     one = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     return one.reshape(-1, *[1] * (like.ndim - 1)) if one.ndim == 1 else one
+
+
+def _number(kind: str, what: str, value: Any) -> None:
+    # Transformations of trees put other leaves in the place of tensors for a while.
+    if value is None or isinstance(value, str | bool | type):
+        raise InputError(f"{kind}: {what} is {value!r}; give expected counts, a number or a tensor")
 
 
 def _deviance(expected: Tensor, y: Tensor) -> Tensor:
@@ -102,6 +109,9 @@ class PoissonNoise(_Counts):
     background: float | Tensor = 0.0
     measured: Tensor | None = field(default=None, metadata={"told": True})
 
+    def __post_init__(self) -> None:
+        _number("PoissonNoise", "background", self.background)
+
     def expected(self, z: Tensor) -> Tensor:
         """``lam = z + background``."""
         return z + _wide(self.background, z)
@@ -178,6 +188,10 @@ class TransmissionNoise(_Counts):
     blank: float | Tensor
     background: float | Tensor = 0.0
     measured: Tensor | None = field(default=None, metadata={"told": True})
+
+    def __post_init__(self) -> None:
+        _number("TransmissionNoise", "blank", self.blank)
+        _number("TransmissionNoise", "background", self.background)
 
     @property
     def convex(self) -> bool:

@@ -21,7 +21,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, SupportsFloat
 
 import numpy as np
 import torch
@@ -128,6 +128,14 @@ class Radon(LinearOperator):
     route: Route = field(default_factory=RayDriven, metadata={"opaque": True})
 
     def __post_init__(self) -> None:
+        if not isinstance(self.pixels, Pixels):
+            raise InputError(f"Radon takes images on Pixels((nx, ny), extent), not on {self.pixels!r}")
+        if isinstance(self.route, type) or not callable(getattr(self.route, "prepare", None)):
+            raise InputError(f"route is {self.route!r}; give RayDriven() or FourierSlice()")
+        for name, given in (("bins", self.bins), ("pitch", self.pitch), ("centre", self.centre)):
+            number = isinstance(given, SupportsFloat) and not isinstance(given, bool)
+            if not number and (given is not None or name == "centre"):
+                raise InputError(f"{name} is {given!r}; give Radon a number for it, or leave it out")
         if self.pixels.dim != 2:
             raise InputError(f"Radon takes images with two axes, not {self.pixels.dim}; slice a volume along its third")
         angles = self.angles if isinstance(self.angles, Tensor) else torch.as_tensor(self.angles, dtype=torch.float64)
@@ -143,7 +151,7 @@ class Radon(LinearOperator):
             raise InputError(f"centre is the position of the rotation axis on the detector, not {self.centre}")
         reach = math.hypot(*(max(abs(low), abs(high)) for low, high in _box(self.pixels)))
         bins = math.ceil(2 * (reach + abs(self.centre)) / pitch - 1e-9) if self.bins is None else self.bins
-        if bins != int(bins) or bins < 1:
+        if not math.isfinite(bins) or bins != int(bins) or bins < 1:
             raise InputError(f"bins is the number of detector bins, at least 1, not {self.bins}")
         for name, value in (("angles", angles), ("pitch", pitch), ("bins", int(bins)), ("centre", float(self.centre))):
             object.__setattr__(self, name, value)

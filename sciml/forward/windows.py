@@ -30,8 +30,8 @@ class Window(ABC):
     cutoff: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.cutoff <= 1:
-            raise InputError(f"cutoff is a fraction of the Nyquist frequency in (0, 1], not {self.cutoff}")
+        if not isinstance(self.cutoff, int | float) or not 0 < self.cutoff <= 1:
+            raise InputError(f"cutoff is a fraction of the Nyquist frequency in (0, 1], not {self.cutoff!r}")
 
     def __call__(self, fraction: Tensor) -> Tensor:
         """The gain, zero above the cutoff."""

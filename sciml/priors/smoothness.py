@@ -75,8 +75,8 @@ class Smoothness(Prior):
     space: Space | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.order < math.inf:
-            raise InputError(f"the order of Smoothness is {self.order}; it must be a number from 0 on, such as 1")
+        if not isinstance(self.order, int | float) or not 0 <= self.order < math.inf:
+            raise InputError(f"the order of Smoothness is {self.order!r}; it must be a number from 0 on, such as 1")
 
     only_step = None
     quadratic = True

@@ -202,8 +202,12 @@ class Wavelet(Prior):
     space: Space | None = None
 
     def __post_init__(self) -> None:
-        if self.levels < 1:
-            raise InputError(f"levels is {self.levels}; a wavelet transform has at least one level")
+        if isinstance(self.levels, bool) or not isinstance(self.levels, int) or self.levels < 1:
+            raise InputError(
+                f"levels is {self.levels!r}; a wavelet transform has a whole number of levels, at least one"
+            )
+        if isinstance(self.family, type) or not callable(getattr(self.family, "taps", None)):
+            raise InputError(f"family is {self.family!r}; give Haar() or Daubechies(2)")
 
     only_step = None
 

@@ -25,6 +25,7 @@ from sciml.core.linear import LinearOperator
 from sciml.core.problem import Problem
 from sciml.core.solution import Answer, Code
 from sciml.core.solver import Context, Solver
+from sciml.domains.errors import InputError
 from sciml.domains.space import Space
 
 __all__ = ["FilteredBackprojection"]
@@ -44,6 +45,10 @@ class FilteredBackprojection(Solver[Inverse[Any]]):
 
     gradient: ClassVar[Gradient] = Unroll()
     citations: ClassVar[tuple[str, ...]] = ("@book{kak1988, doi={10.1137/1.9780898719277}}",)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.window, type) or (self.window is not None and not callable(self.window)):
+            raise InputError(f"window is {self.window!r}; give None or a window such as sciml.forward.windows.Hann()")
 
     def accepts(self, problem: Problem) -> str | None:
         """Inverse problems whose forward model has a filtered back-projection."""

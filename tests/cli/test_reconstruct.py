@@ -165,12 +165,16 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no solver for it": (["own.py", *TV, "--solver", "multigrid"], "cannot be asked to solve"),
     "unknown solver": (["own.py", *TV, "--solver", "primaldul"], "did you mean PrimalDual"),
     "unknown target": (["own.py", *TV, "--target", "discrete=1"], "no gate 'discrete'"),
+    "target that is no number": (["own.py", *TV, "--target", "optimality=abc"], "'abc', which is no number"),
+    "member before the solve": (["own.py", *TV, "--member", "5"], "there is no member 5"),
+    "batch of measured data": (["ct", "--data", "own.py", "--set", "batch=2"], "not drawn"),
+    "batch of one's own": (["own.py", "--set", "batch=2"], "draws no random members"),
     "ending of the file": (["own.py", *TV, "--out", "x.png"], "ends in .nc"),
     "ending of the picture": (["own.py", *TV, "--plot", "x.gif"], "ending"),
     "ending of the page": (["own.py", *TV, "--report", "x.pdf"], "ends in .html"),
     "folder that is missing": (["own.py", *TV, "--out", "none/x.nc"], "does not exist"),
     "names without data": (["own.py", *TV, "--names", "a=b"], "give the file as --data"),
-    "member": (["own.py", *TV, "--plot", "x.png", "--member", "4"], "no member 4"),
+    "member": (["own.py", *TV, "--plot", "x.png", "--member", "4"], "no member 4; this problem has 1"),
 }  # fmt: skip
 
 

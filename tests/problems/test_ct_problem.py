@@ -126,6 +126,75 @@ def test_drift_and_stripes() -> None:
     assert np.array_equal(level(wide), wide)
 
 
+def test_dead_bins_at_the_edge_destroy_nothing() -> None:
+    angles = torch.linspace(0, math.pi, 41, dtype=torch.float64)[:-1]
+    disc = Ellipses(*(torch.tensor(t, dtype=torch.float64) for t in ([[[0.1, 0.0]]], [[[0.3, 0.2]]], [[0.3]], [[1.0]])))
+    clean = disc.line_integrals(angles, torch.linspace(-1, 1, 100, dtype=torch.float64))[0, 0].numpy()
+    drift = 0.03 * np.sin(np.arange(40) / 9)[:, None] * np.linspace(1, 2, 100)
+    dead = np.zeros(clean.shape, bool)
+    dead[:, :6], dead[:, 97:], dead[3, 6:9], dead[5], dead[7, 6:20] = True, True, True, True, True
+    found = np.where(dead, np.nan, clean + drift)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flat, even = level(found), unstriped(found)
+        assert np.isnan(unstriped(level(np.full((20, 30), np.nan)))).all()
+    assert np.array_equal(np.isnan(flat), dead) and np.array_equal(np.isnan(even), dead)
+    error = np.where(dead, 0.0, flat - clean)
+    assert np.abs(np.delete(error, 7, 0)).max() < 1e-12  # a straight drift goes to rounding
+    assert np.array_equal(flat[7][~dead[7]], found[7][~dead[7]])  # no air at one end: left as it is
+
+
+def table(scan: Any, **changes: Any) -> Any:
+    """The data set of a simulated scan, as a reader gives it."""
+    import xarray
+
+    variables = {"sinogram": (("view", "bin"), scan.data[0, 0].numpy())}
+    variables["variance"] = (("view", "bin"), np.full(scan.data.shape[2:], float(scan.noise.sigma) ** 2))
+    coordinates = {"angle": ("view", scan.forward.angles.numpy()), "position": ("bin", scan.forward.positions.numpy())}
+    return xarray.Dataset(variables, coords=coordinates, attrs={"geometry": "parallel", **changes})
+
+
+def test_the_order_of_bins_and_axes_does_not_matter() -> None:
+    found = table(scan(n=24))
+    plain = sciml.problem("ct", data=found)
+    for other in (found.isel(bin=slice(None, None, -1)), found.transpose("bin", "view")):
+        same = sciml.problem("ct", data=other)
+        assert torch.equal(same.data, plain.data) and same.forward.centre == pytest.approx(plain.forward.centre)
+
+
+def test_a_mask_is_heeded_by_the_corrections() -> None:
+    found = table(scan(n=24))
+    dead = np.zeros(found["sinogram"].shape, bool)
+    dead[:, :5] = True
+    masked = found.assign(sinogram=(("view", "bin"), np.where(dead, 50.0, found["sinogram"].values)))
+    masked["measured"] = (("view", "bin"), ~dead)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        problem = sciml.problem("ct", data=masked)
+    problem.validate()
+    clean = sciml.problem("ct", data=found, correct=False)
+    assert float((problem.data - clean.data)[..., 5:].abs().max()) < 0.5 * float(clean.data.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda d: d.isel(bin=slice(9, 10)), "single bin"),
+        (lambda d: d.isel(bin=[0, 2, 1, 3]), "neither increase nor decrease"),
+        (lambda d: d.rename(view="projection"), "sinogram has the axes projection, bin"),
+    ],
+)
+def test_scans_without_a_detector(change: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        sciml.problem("ct", data=change(table(scan(n=24))))
+
+
+def test_a_batch_needs_no_seed_and_takes_no_data() -> None:
+    assert scan(n=16, batch=3).batch == 3
+    with pytest.raises(InputError, match="not drawn"):
+        sciml.problem("ct", data=table(scan(n=24)), batch=2)
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
