@@ -54,6 +54,8 @@ def test_measured_images() -> None:
     assert abs(float(posed.misfit(whole.truth)) - 1) < 0.4
     given = sciml.problem("deblur", data=noisy[0, 0], kernel=kernel, boundary="valid", sigma=0.02)
     assert given.noise.sigma == 0.02
+    array = sciml.problem("deblur", data=noisy[0, 0].numpy(), kernel=kernel, boundary="valid", sigma=0.02)
+    assert torch.equal(array.data, given.data)
 
 
 def test_your_own_image_and_other_dimensions() -> None:
@@ -75,5 +77,7 @@ def test_bad_settings_are_named() -> None:
         sciml.problem("deblur", n=16, sigma=0.0)
     with pytest.raises(InputError, match="without batch="):
         sciml.problem("deblur", data=image, batch=2)
+    with pytest.raises(InputError, match="makes no tensor"):
+        sciml.problem("deblur", data="blurred")
     with pytest.raises(InputError, match="in the plane"):
         sciml.problem("deblur", n=(8, 8, 8))

@@ -76,6 +76,9 @@ def test_other_sides_and_measured_data() -> None:
         sigma=sigma,
     )
     assert again.truth is None
+    arrays = {"data": made.data[0, 0].numpy(), "points": points.numpy(), "sigma": sigma}
+    same = sciml.problem("inverse_darcy", n=(9, 12), extent=(1.0, 1.3), sides=sides, source=0.5, **arrays)
+    assert torch.equal(same.data, again.data)
     torch.testing.assert_close(again.misfit(made.truth), made.misfit(made.truth))
     # Values on the side count: a well beside it sees the pressure of one.
     flow = again.forward
