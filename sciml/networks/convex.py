@@ -43,7 +43,7 @@ class InputConvexNetwork(nn.Module):
     - ``alpha``, ``beta``: strong convexity, as ``alpha/2 |x|^2``, and sharpness.
     - ``seed``: of the first weights; torch's global generator is not touched. ``settings`` holds all arguments.
 
-    Input (batch, channels, *space), output (batch,). At the sides the image goes on with its outermost values. The map
+    Input (batch, channels, *space), output the same; ``potential(x)`` is ``psi`` per member. At the sides the image goes on with its outermost values. The map
     commutes with shifts by ``stride 2^(scales - 1)`` pixels, away from the sides. Raises InputError for impossible settings
     and for an input with other channels or dimension. *Fails when* energies of many hundreds (edges of 40 times the noise)
     meet slow arithmetic of denormal numbers: call ``torch.set_flush_denormal(True)`` before training on a CPU.
@@ -102,7 +102,7 @@ class InputConvexNetwork(nn.Module):
         self.context = nn.ParameterList(normal(width, groups, *small, mean=faint) for _ in range(count - 1))
         self.heads = nn.ParameterList(torch.full((groups,), 0.3 if at == layers - 1 else -3.0) for at in range(count))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def potential(self, x: Tensor) -> Tensor:
         """``psi(x)`` per member."""
         if x.ndim != self.dim + 2 or x.shape[1] != self.channels:
             raise InputError(
@@ -128,10 +128,15 @@ class InputConvexNetwork(nn.Module):
     def prox(self, x: Tensor) -> Tensor:
         """``grad psi(x)``, of the shape of ``x``; differentiable in ``x`` and in the weights where these ask for it."""
         tracked = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
-        with torch.enable_grad():
-            point = x if tracked and x.requires_grad else x.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(self(point).sum(), point, create_graph=tracked)
+        with torch.inference_mode(False), torch.enable_grad():
+            free = x.clone() if x.is_inference() else x
+            point = free if tracked and free.requires_grad else free.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.potential(point).sum(), point, create_graph=tracked)
         return slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same as ``prox``."""
+        return self.prox(x)
 
     def _convolve(self, x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
         half = weight.shape[-1] // 2

@@ -44,8 +44,8 @@ class LearnedProx(Prior):
     .. math:: R(x) = a^2 \phi((x - b) / a), \qquad \phi(u) = \psi^*(u) - |u|^2 / 2
 
     The gradient of a convex function is the proximal map of some function (Moreau; Gribonval and Nikolova,
-    arXiv:1806.02487), here of a ``\phi`` that need not be convex. ``network(u)`` is ``\psi`` per member and ``network.prox(u)``
-    its gradient, as in ``sciml.networks.InputConvexNetwork``. ``scale`` and ``shift`` are ``a`` and ``b``, one affine map for all
+    arXiv:1806.02487), here of a ``\phi`` that need not be convex. ``network.potential(u)`` is ``\psi`` per member and
+    ``network.prox(u)`` its gradient, as in ``sciml.networks.InputConvexNetwork``. ``scale`` and ``shift`` are ``a`` and ``b``, one affine map for all
     pixels: that is the one kind that keeps a proximal map proximal, so images in other units need only other numbers here.
 
     ``strength`` ``t`` in (0, 1] takes ``(1 - t) |u|^2 / 2 + t \psi(u)`` for ``\psi``, whose gradient ``(1 - t) u + t f(u)`` is a proximal
@@ -71,9 +71,12 @@ class LearnedProx(Prior):
     range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.network, nn.Module) or not callable(getattr(self.network, "prox", None)):
+        has = (
+            isinstance(self.network, nn.Module) and hasattr(self.network, "prox") and hasattr(self.network, "potential")
+        )
+        if not has:
             raise InputError(
-                f"a LearnedProx is made of a network with prox(x), such as InputConvexNetwork, not of {type(self.network).__name__}"
+                f"a LearnedProx is made of a network with prox(x) and potential(x), such as InputConvexNetwork, not of {type(self.network).__name__}"
             )
         if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.shift)):
             raise InputError(f"LearnedProx: scale {self.scale} must be positive and shift {self.shift} finite")
@@ -130,7 +133,7 @@ class LearnedProx(Prior):
 
     def _potential(self, u: Tensor) -> Tensor:
         """``\\psi`` of the class docstring, per member, in the units of the network."""
-        return self.strength * self._call("forward", u) + (1 - self.strength) / 2 * u.square().flatten(1).sum(1)
+        return self.strength * self._call("potential", u) + (1 - self.strength) / 2 * u.square().flatten(1).sum(1)
 
     def _map(self, u: Tensor) -> Tensor:
         """Its gradient."""

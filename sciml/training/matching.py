@@ -108,7 +108,8 @@ class Expansion:
                 v = network.prox(size * v)  # type: ignore[operator]
                 v = v / v.flatten(1).norm(dim=1).clamp_min(1e-30).reshape(-1, *(1,) * (v.ndim - 1))
         gain = (network.prox(size * v) * v).flatten(1).sum(1) / size  # type: ignore[operator]
-        return self.weight * (gain - 1).clamp_min(0).square().mean()
+        penalty: Tensor = self.weight * (gain - 1).clamp_min(0).square().mean()
+        return penalty
 
 
 def stages(steps: int, gamma: float, learning_rate: float = 1e-2) -> tuple[Stage, ...]:

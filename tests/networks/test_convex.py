@@ -49,9 +49,9 @@ def strongly_convex(psi: Callable[[Tensor], Tensor], alpha: float, dim: int) -> 
 def test_convex_with_the_modulus_that_it_states(dim: int) -> None:
     network = made(dim)
     with torch.no_grad():
-        assert strongly_convex(network, network.alpha, dim)
-        assert not strongly_convex(lambda x: network(x).pow(0.4), 0.0, dim)  # grows slower than a line
-        assert not strongly_convex(network, 10.0, dim)
+        assert strongly_convex(network.potential, network.alpha, dim)
+        assert not strongly_convex(lambda x: network.potential(x).pow(0.4), 0.0, dim)  # grows slower than a line
+        assert not strongly_convex(network.potential, 10.0, dim)
 
 
 def test_jacobian_of_the_map_is_symmetric_and_positive() -> None:
@@ -73,7 +73,7 @@ def test_map_is_the_gradient() -> None:
     x, d = images(2, 3, seed=3), images(2, 3, seed=4)
     h = 1e-5
     with torch.no_grad():
-        slope = (network(x + h * d) - network(x - h * d)) / (2 * h)
+        slope = (network.potential(x + h * d) - network.potential(x - h * d)) / (2 * h)
         inner = (network.prox(x) * d).flatten(1).sum(1)
         assert ((slope - inner).abs() < 1e-7 * inner.abs() + 1e-5).all()  # h^2 times third derivatives
         assert ((slope - 1.01 * inner).abs() > 1e-3).any()
@@ -109,7 +109,7 @@ def test_takes_images_of_any_size(shape: tuple[int, int]) -> None:
     network = made(2, channels=2, scales=3)
     x = torch.ones(2, 2, *shape, dtype=torch.float64)
     with torch.no_grad():
-        assert network.prox(x).shape == x.shape and network(x).shape == (2,)
+        assert network.prox(x).shape == x.shape and network.potential(x).shape == (2,)
 
 
 def test_follows_images_larger_than_any_it_was_made_for() -> None:

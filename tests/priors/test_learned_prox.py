@@ -129,6 +129,9 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
         def prox(self, x: Tensor) -> Tensor:
             return x / 2
 
+        def potential(self, x: Tensor) -> Tensor:
+            return x.square().flatten(1).sum(1) / 4
+
     with pytest.raises(InputError, match=r"not in sciml\.networks"):
         LearnedProx(Own()).save(tmp_path)
     with pytest.raises(InputError, match="holds a Denoiser"):
@@ -143,7 +146,7 @@ def test_what_does_not_fit_is_refused() -> None:
         prior.on(Pixels((5, 4)).space(dtype=torch.complex128))
     with pytest.raises(InputError, match="real images"):
         prior.prox(torch.zeros(1, *space.shape, dtype=torch.complex64))
-    with pytest.raises(InputError, match="network with prox"):
+    with pytest.raises(InputError, match="potential"):
         LearnedProx(FNO(dim=2, modes=2, width=2, layers=1))
     with pytest.raises(InputError, match="scale"):
         LearnedProx(prior.network, scale=0.0)
