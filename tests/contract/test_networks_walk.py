@@ -77,7 +77,8 @@ def test_any_grid(network: ModuleType) -> None:
     dim = x.ndim - 2
     for sizes in ((8, 8, 8), (9, 14, 11), (5, 4, 7), (2, 3, 4)):
         space = sizes[:dim]
-        y = module(torch.ones(2, x.shape[1], *space))
+        act = getattr(module, "prox", module)  # a potential is one number per image; its gradient is an image
+        y = act(torch.ones(2, x.shape[1], *space))
         assert y.shape[0] == 2
         assert y.shape[2:] == space
         assert torch.isfinite(y).all()

@@ -31,6 +31,7 @@ SHRUNK = {
     'count=100, out="movies.h5", n=256': 'count=4, out="movies.h5", n=64',
     'sciml.problem("burgers", n=256, times': 'sciml.problem("burgers", n=64, times',
     "FNO(dim=1)": "FNO(dim=1, modes=6, width=8)",
+    "Discrepancy(ProximalGradient())": "Discrepancy(ProximalGradient(max_steps=2), rounds=1)",
 }
 
 
@@ -57,7 +58,9 @@ def run(text: str, namespace: dict[str, object]) -> None:
                 used.add(long)
                 block = block.replace(long, short)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*(UNCERTIFIED|certified).*", category=UserWarning)
+            warnings.filterwarnings(
+                "ignore", message=".*(UNCERTIFIED|certified|the prior was learned).*", category=UserWarning
+            )
             exec(compile(block, f"README block {number}", "exec"), namespace)
     unused = set(SHRUNK) - used
     assert not unused, f"these lines are no longer in the README: {unused}"
