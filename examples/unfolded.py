@@ -89,9 +89,9 @@ class Scans:
         return image.transpose(-1, -2) if move >> 2 else image
 
 
-def main(steps: int = 60, seed: int = 0) -> dict[str, float]:
+def main(steps: int = 240, seed: int = 0) -> dict[str, float]:
     """Train four steps on images of 32^2 pixels; PSNR (dB) on images never seen, of filtered back-projection and of the result."""
-    phantoms = Phantoms(24, n=32)
+    phantoms = Phantoms(64, n=32)
     members = Scans(phantoms.images, 4, n=32, views=12, noise=0.05)
     prior = Unfolded(UnfoldedNetwork(stages=4, memory=12, hidden=16, seed=seed), filtered=True)
     found = sciml.fit(
@@ -118,12 +118,12 @@ def full(out: Path) -> FittedPrior[Unfolded]:
     kept, rest = images[:TOLD], images[TOLD:]
     sciml.fit(
         prior, Scans(rest, 4, n=64, views=15, noise=0.07), through=prior.solver(),
-        validate=Scans(kept, TOLD, n=64, views=15, noise=0.07)(FIRST), epochs=24, steps=100, learning_rate=1e-3,
-        schedule=OneCycle(warmup=0.05, start=0.1, end=0.2), optimizer=Muon(matrices=20.0), loss=LogL2(), out=out / "small",
+        validate=Scans(kept, TOLD, n=64, views=15, noise=0.07)(FIRST), epochs=15, steps=100, learning_rate=1e-3,
+        schedule=OneCycle(warmup=0.05, start=0.1, end=0.5), optimizer=Muon(matrices=20.0), loss=LogL2(), out=out / "small",
     )  # fmt: skip
     return sciml.fit(
         prior, Scans(rest, 2, n=128, views=30, noise=0.05), through=prior.solver(),
-        validate=Scans(kept, TOLD, n=128, views=30, noise=0.05)(FIRST), epochs=12, steps=100, learning_rate=4e-4,
+        validate=Scans(kept, TOLD, n=128, views=30, noise=0.05)(FIRST), epochs=30, steps=100, learning_rate=6e-4,
         schedule=Falling(), optimizer=Muon(matrices=20.0), loss=LogL2(), out=out / "large",
     )  # fmt: skip
 

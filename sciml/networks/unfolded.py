@@ -20,8 +20,8 @@ from sciml.domains.errors import InputError
 __all__ = ["UnfoldedNetwork", "example", "lifted", "lowered"]
 
 STRIDE, KERNEL, MARGIN = 2, 6, 2  # of the lifting: each lifted point sees six points along every axis
-KNOTS = (0.0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # cycles per point at which a filter is learned
-STEPS = (10.0, 10.0, 10.0, 10.0, 6.0, 2.5, 0.4, 0.1)  # where training starts, in units of steps with the ramp
+KNOTS = (0.0, 1 / 128, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # cycles per point at which a filter is learned
+STEPS = (4.0, 6.0, 8.0, 8.0, 8.0, 6.0, 2.5, 0.4, 0.1)  # where training starts, in units of steps with the ramp
 
 CONVOLVE: tuple[Callable[..., Tensor], ...] = (functional.conv1d, functional.conv2d, functional.conv3d)
 TRANSPOSE: tuple[Callable[..., Tensor], ...] = (
@@ -40,7 +40,7 @@ class UnfoldedNetwork(nn.Module):
     a bias, so that ``N_k(s u) = s N_k(u)`` for ``s > 0``: an image in other units gives the same answer in those units. Any size
     of image is taken, from two points along every axis. ``M_k`` multiplies each frequency by a positive number that depends on
     its length alone, so it is symmetric and positive definite; it starts as the ramp that undoes the ``1 / frequency`` of
-    projections, times ten at low frequencies and a tenth at the highest. Steps ``k`` and ``k + groups`` share their ``N`` (None: each has its own).
+    projections, times eight at low frequencies and a tenth at the highest. Steps ``k`` and ``k + groups`` share their ``N`` (None: each has its own).
 
     A third of the lifted channels starts with ``K`` large at even and half as large at odd steps, a third the other way
     round: a primal-dual step hands ``2 K_k x_k - K_{k-1} x_{k-1}`` on, which is then the image in one third and its last
@@ -102,8 +102,8 @@ class UnfoldedNetwork(nn.Module):
             self.lower.append(drawn(hidden, hidden, 3, math.sqrt(2 / (hidden * fan))))
             self.up.append(drawn(hidden, hidden, 2, math.sqrt(2 / hidden)))
             self.out.append(drawn(memory, hidden, 3, 0.1 / math.sqrt(hidden * fan)))
-        # Twice the frequency in cycles per point; at zero that of a wave of 128 points.
-        self.register_buffer("ramp", 2 * torch.tensor((1 / 128, *KNOTS[1:])), persistent=False)
+        # Twice the frequency in cycles per point; at zero that of a wave of 256 points.
+        self.register_buffer("ramp", 2 * torch.tensor((1 / 256, *KNOTS[1:])), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x - M K^T u`` after each step, ``u = N(u + K x)``."""
