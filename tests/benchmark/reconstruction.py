@@ -25,6 +25,7 @@ import torch
 
 import sciml
 from sciml import show
+from sciml.catalogue import folder
 from sciml.forward import Cosine, Hamming, Hann, RamLak, SheppLogan
 from sciml.metrics import psnr, ssim
 from sciml.priors import TotalVariation, Wavelet
@@ -75,8 +76,9 @@ def ellipses(count: int, pictures: Path | None) -> list[Row]:
     add(f"filtered back-projection, {window}", bare, FilteredBackprojection(window))
     add("total variation", posed.with_prior(TotalVariation()), Discrepancy(PrimalDual()))
     add("learned proximal network", posed.with_prior(sciml.pretrained("lpn-ellipses")), Discrepancy(ProximalGradient()))
-    unfolded = sciml.pretrained("unfolded-ellipses")
-    add("unfolded, 10 stages", posed.with_prior(unfolded), unfolded.solver())
+    if (folder("data") / "pretrained" / "unfolded-ellipses" / "checkpoint.safetensors").is_file():
+        unfolded = sciml.pretrained("unfolded-ellipses")
+        add("unfolded, 10 stages", posed.with_prior(unfolded), unfolded.solver())
     if pictures is not None:
         show.compare([s for _, s in shown], pictures / "ellipses.png", names=[n for n, _ in shown])
     return rows
