@@ -1,8 +1,8 @@
 """Learned primal-dual reconstruction: ten steps of a classical method, with a prior whose weights are trained through them.
 
-``python examples/unfolded.py`` trains for a few seconds on small images and shows that it learns. ``--full`` trains the weights that are
-shipped as ``sciml.pretrained("unfolded-ellipses")`` (an hour or less on one thread; a run that was stopped goes on), ``--score``
-compares the shipped weights with filtered back-projection and total variation.
+``python examples/unfolded.py`` trains for a few seconds on small images and shows that it learns. ``--full`` trains
+``data/pretrained/unfolded-ellipses`` (an hour or more on one thread; a run that was stopped goes on; no weights are shipped yet),
+``--score`` compares them with filtered back-projection and total variation.
 
 The images are sums of random ellipses, the data 30 views with 5 % noise: the setting of Adler and Oktem, arXiv:1707.06474.
 *Fails when* the shipped weights meet other noise, other views or other kinds of images; the misfit shows it only in part.
