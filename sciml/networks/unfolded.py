@@ -20,7 +20,17 @@ from sciml.domains.errors import InputError
 __all__ = ["UnfoldedNetwork", "example", "lifted", "lowered"]
 
 STRIDE, KERNEL, MARGIN = 2, 6, 2  # of the lifting: each lifted point sees six points along every axis
-KNOTS = (0.0, 1 / 128, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # cycles per point at which a filter is learned
+KNOTS = (
+    0.0,
+    1 / 128,
+    1 / 64,
+    1 / 32,
+    1 / 16,
+    1 / 8,
+    1 / 4,
+    1 / 2,
+    1.0,
+)  # cycles per point at which a filter is learned
 STEPS = (4.0, 6.0, 8.0, 8.0, 8.0, 6.0, 2.5, 0.4, 0.1)  # where training starts, in units of steps with the ramp
 
 CONVOLVE: tuple[Callable[..., Tensor], ...] = (functional.conv1d, functional.conv2d, functional.conv3d)

@@ -52,9 +52,9 @@ class LearnedProx(Prior):
     map again: that of a weaker prior, closer to convex.
 
     The network was trained at one noise level, so the map is exact at step 1 only (``only_step``): the prior has its own
-    strength, and the weight of the data (``Inverse.weight``, as data against prior) does the rest. ``noise`` is the standard
-    deviation of that noise and ``range`` the least and greatest value of the training images, both in the units of ``x``;
-    both are told, not used. Any dtype and device: the weights follow the image. Any number of leading axes.
+    strength, and ``Inverse.weight`` does the rest. ``noise`` is the standard deviation of that noise and ``range`` the least and
+    greatest value of the training images, both in the units of ``x``; both are told, not used. ``R`` stands for ``-noise^2 log p``,
+    so the weight that belongs to data of known noise is ``1 / noise^2``; half or twice that is worth a try. Any dtype and device: the weights follow the image. Any number of leading axes.
 
     ``energy(x)`` inverts the network: ``\psi^*(u) = \max_y <u, y> - \psi(y)`` by limited-memory BFGS in float64, from ``y = u``.
     That is meant for reading a prior out, not for every step of a solver. ``read_out`` adds the certificate.
