@@ -129,7 +129,7 @@ class GaussNewton(Iterative[Inverse[Smooth | None]]):
         x = spread(problem, start)
         value, g = _objective(problem, x, fit(problem, x))
         one = torch.ones_like(value)
-        afar = 0 * one  # set with the gap
+        afar = 0 * one if problem.prior is None else problem.radius(x) - inner(x, x).sqrt()
         state = State(x, value, g, afar, 0 * one, 0.5 * one, FAR * one, 0 * one, 0 * one, 0)
         return state if problem.prior is not None else _with_gap(problem, setup, state)
 
