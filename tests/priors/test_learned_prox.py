@@ -302,7 +302,7 @@ def test_ellipses_denoised_as_well_as_the_card_says() -> None:
         error = (prior.prox(noisy, 1.0) - clean).square().flatten(1).mean(1)
     psnr = float((-10 * torch.log10(error)).mean())
     assert psnr > told["test PSNR"] - 1.0  # six other images: their mean varies by half a decibel
-    assert told["test PSNR"] > told["test PSNR of total variation"] + 0.8
+    assert told["test PSNR"] > told["test PSNR of total variation"] + 0.5
 
 
 def test_pictures_denoised_as_well_as_the_card_says() -> None:

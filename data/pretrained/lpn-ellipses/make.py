@@ -42,12 +42,8 @@ SECOND = (
 PIXELS = Pixels((128, 128), extent=2.0)
 
 ROUND = (Stage(Squares(), 300, 2e-3, OneCycle(0.1, end=0.05)),)
-ROUNDS = (
-    (556.0, 1),
-    (556.0, 2),
-    (1000.0, 1),
-    (1000.0, 2),
-)  # the weight of the prior, and how many rounds of pairs to use
+ROUNDS = 2
+WEIGHT = 556.0  # of the prior, 0.5 / NOISE^2
 
 
 def patches(noise: float, count: int, generator: torch.Generator) -> Tensor:
@@ -58,7 +54,7 @@ def patches(noise: float, count: int, generator: torch.Generator) -> Tensor:
     return moved.image(Pixels((SIZE, SIZE), extent=SIZE / 64, origin=0.0)) / noise
 
 
-def scans(network: InputConvexNetwork, number: int, weight: float) -> Iterator[tuple[Tensor, Tensor]]:
+def scans(network: InputConvexNetwork, number: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Clean images, and what the network is given in their reconstruction from 30 views, near its end: in units of the noise.
 
     The reconstruction starts at the truth: where it ends does not depend on that, and it is there sooner.
@@ -66,14 +62,14 @@ def scans(network: InputConvexNetwork, number: int, weight: float) -> Iterator[t
     prior = LearnedProx(network.eval().requires_grad_(False), scale=NOISE, noise=NOISE)
     for part in range(4):
         problem = sciml.problem("ct", batch=8, seed=1000 + 10 * number + part, dtype="float32").with_prior(
-            prior, weight
+            prior, WEIGHT
         )
         for steps in (4, 12):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that few steps do not always reach the target
                 found = sciml.solve(problem, ADMM(max_steps=steps), start=problem.truth.clone(), progress=False).value
             with torch.no_grad():
-                given = found - problem.fidelity(found)[1] / weight
+                given = found - problem.fidelity(found)[1] / WEIGHT
             yield problem.truth / NOISE, given / NOISE
 
 
@@ -81,6 +77,7 @@ def mixed(clean: Tensor, spoilt: Tensor, count: int, generator: torch.Generator)
     """Half fresh patches with white noise, half patches of reconstructions."""
     half = count // 2
     fresh = patches(NOISE, half, generator)
+    noisy = fresh + torch.randn(fresh.shape, generator=generator)
     whole, pairs = torch.stack((clean, spoilt)), []
     for _ in range(count - half):
         member = int(torch.randint(len(clean), (), generator=generator))
@@ -91,7 +88,7 @@ def mixed(clean: Tensor, spoilt: Tensor, count: int, generator: torch.Generator)
         pair = pair.flip(3) if turns[1] else pair
         pairs.append(pair.transpose(2, 3) if turns[2] else pair)
     cut = torch.stack(pairs, 1)
-    return torch.cat((fresh, cut[0])), torch.cat((fresh + torch.randn(fresh.shape, generator=generator), cut[1]))
+    return torch.cat((fresh, cut[0])), torch.cat((noisy, cut[1]))
 
 
 def held_out(count: int) -> Tensor:
@@ -139,20 +136,25 @@ def main(work: Path | None = None, home: Path = HERE, loud: bool = False) -> Lea
             validate=held_out(4) / noise, out=out / str(run), progress=tell if loud else None,
         )  # fmt: skip
     clean, spoilt = [], []
-    for number, (weight, last) in enumerate(ROUNDS):
+    for number in range(ROUNDS):
         kept = out / f"scans-{number}.safetensors"
         if not kept.exists():
-            truths, given = zip(*scans(network, number, weight), strict=True)
+            truths, given = zip(*scans(network, number), strict=True)
             save_tensors(kept, {"clean": torch.cat(truths), "spoilt": torch.cat(given)})
         network.requires_grad_(True)
         more = load_tensors(kept)[0]
         clean.append(more["clean"])
         spoilt.append(more["spoilt"])
-        draw = functools.partial(mixed, torch.cat(clean[-last:]), torch.cat(spoilt[-last:]))
+        draw = functools.partial(mixed, torch.cat(clean), torch.cat(spoilt))
         match(
             network, draw, noise=1.0, stages=ROUND, batch_size=8, penalty=Expansion(rounds=8), seed=100 + number,
             validate=held_out(4) / NOISE, out=out / f"round-{number}", progress=tell if loud else None,
         )  # fmt: skip
+    return describe(network, home, round(time.perf_counter() - began))
+
+
+def describe(network: InputConvexNetwork, home: Path, seconds: int) -> LearnedProx:
+    """Write the weights and the manifest."""
     prior = LearnedProx(network.requires_grad_(False), scale=NOISE, noise=NOISE, range=(-0.71, 0.62))
     prior.save(home)
     file = home / "checkpoint.safetensors"
@@ -165,9 +167,9 @@ def main(work: Path | None = None, home: Path = HERE, loud: bool = False) -> Lea
         "command": "python data/pretrained/lpn-ellipses/make.py",
         "network": json.dumps(network.settings),
         "real parameters": sum(p.numel() for p in network.parameters()),
-        "steps": sum(stage.steps for stage in (*FIRST, *SECOND)) + len(ROUNDS) * ROUND[0].steps,
+        "steps": sum(stage.steps for stage in (*FIRST, *SECOND)) + ROUNDS * ROUND[0].steps,
         **scores(prior),
-        "seconds": round(time.perf_counter() - began),
+        "seconds": seconds,
         "threads": 1,
         "licence": "CC0-1.0",
     }
