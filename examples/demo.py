@@ -104,7 +104,7 @@ def reconstruct_part(folder: Path, n: int = 128) -> tuple[dict[str, float], list
         solutions = [
             sciml.solve(ct.with_prior(None), FilteredBackprojection()),
             sciml.solve(ct.with_prior(TotalVariation()), Discrepancy(PrimalDual())),
-            sciml.solve(ct.with_prior(learned, weight=0.5 * learned.natural_weight), ADMM(max_steps=30)),
+            sciml.solve(ct.with_prior(learned, weight=learned.natural_weight), ADMM(max_steps=30)),
         ]
     names = ["filtered back-projection", "total variation", "learned proximal network"]
     quality = [float(psnr(solution.value, ct.truth)) for solution in solutions]
