@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from sciml.domains.errors import InputError
 from sciml.files.axes import Dims
-from sciml.files.formats import data_exchange, hdf5, htc2022, matlab, own, pdebench, torch_file
+from sciml.files.formats import data_exchange, hdf5, htc2022, ktc2023, matlab, own, pdebench, torch_file
 
 if TYPE_CHECKING:
     import xarray
 
 __all__ = ["open_dataset"]
 
-LAYOUTS = (htc2022, matlab, own, pdebench, data_exchange, torch_file, hdf5)
+LAYOUTS = (htc2022, ktc2023, matlab, own, pdebench, data_exchange, torch_file, hdf5)
 """In the order in which they are asked; the most particular first."""
 
 

@@ -20,7 +20,7 @@ from xarray.core import indexing
 
 from sciml.domains.errors import InputError
 
-__all__ = ["ComputedArray", "HDF5Array", "open_hdf5"]
+__all__ = ["ComputedArray", "HDF5Array", "entire", "open_hdf5"]
 
 
 @contextmanager
@@ -137,6 +137,11 @@ class HDF5Array(BackendArray):  # type: ignore[misc, unused-ignore]
             if not np.array_equal(back, np.arange(values.shape[axis])):
                 values = np.take(values, back, axis=axis)
         return values
+
+
+def entire(array: Any) -> Any:
+    """All values of a lazy array, in memory."""
+    return array[indexing.OuterIndexer((slice(None),) * len(array.shape))]
 
 
 def _contiguous_offset(dataset: Any) -> int | None:

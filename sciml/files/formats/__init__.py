@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sciml.files.formats import data_exchange, hdf5, htc2022, matlab, own, pdebench, torch_file
+from sciml.files.formats import data_exchange, hdf5, htc2022, ktc2023, matlab, own, pdebench, torch_file
 
-__all__ = ["data_exchange", "hdf5", "htc2022", "matlab", "own", "pdebench", "torch_file"]
+__all__ = ["data_exchange", "hdf5", "htc2022", "ktc2023", "matlab", "own", "pdebench", "torch_file"]

@@ -69,14 +69,14 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
     from xarray.core import indexing
 
     from sciml.files.formats import hdf5
-    from sciml.files.lazy import ComputedArray, HDF5Array
+    from sciml.files.lazy import ComputedArray, HDF5Array, entire
 
     if dims is not None:
         return hdf5.read(path, names, dims)
     frames, angles, pixel, title = _contents(path)
     views, rows, bins = frames[DATA]
     counts = HDF5Array(path, DATA)
-    detector = Transmission.of(*(_whole(HDF5Array(path, name)).reshape(-1, rows, bins) for name in (WHITE, DARK)))
+    detector = Transmission.of(*(entire(HDF5Array(path, name)).reshape(-1, rows, bins) for name in (WHITE, DARK)))
     listed = _bad(path, counts, detector)
     scan = Scan(counts, detector)
     picks = np.unique(np.linspace(0, rows - 1, min(SLICES, rows)).round().astype(int))
@@ -234,12 +234,6 @@ def _pixel(path: str, handle: Any) -> float | None:
             f"'{name}' of '{path}' is {value} {unit}, which is no size of a pixel; positions are in bins.", stacklevel=2
         )
     return None
-
-
-def _whole(array: Any) -> Any:
-    from xarray.core import indexing
-
-    return array[indexing.OuterIndexer((slice(None),) * len(array.shape))]
 
 
 def _bad(path: str, counts: Any, detector: Transmission) -> str:

@@ -17,7 +17,7 @@ from sciml.files.axes import SPACE, Dims, assemble
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["read", "recognise"]
+__all__ = ["read", "recognise", "shapes", "whole"]
 
 ROUNDING = 1.5e-8
 
@@ -39,6 +39,29 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
 
     arrays = _read_reversed(path) if hdf5.recognise(path) else _read_five(path)
     return assemble(path, arrays, names, dims, _known(arrays))
+
+
+def shapes(path: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the variables of the file (cells and structures too in v5), from the first bytes of each."""
+    from sciml.files.formats import hdf5, matlab_five
+
+    if not hdf5.recognise(path):
+        return matlab_five.shapes(path)
+    return {name: tuple(array.shape) for name, array in _read_reversed(path).items()}
+
+
+def whole(path: str) -> dict[str, Any]:
+    """The numeric arrays of the file, in memory, as MATLAB shows them.
+
+    Raises:
+        InputError: damaged file.
+    """
+    from sciml.files.formats import hdf5, matlab_five
+    from sciml.files.lazy import entire
+
+    if not hdf5.recognise(path):
+        return dict(matlab_five.arrays(path))
+    return {name: entire(array) for name, array in _read_reversed(path).items()}
 
 
 def _read_five(path: str) -> dict[str, Any]:

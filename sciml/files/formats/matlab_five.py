@@ -20,12 +20,12 @@ from sciml.domains.errors import InputError
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["arrays", "fields", "structures"]
+__all__ = ["arrays", "cells", "fields", "shapes", "structures"]
 
 STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 MATRIX, COMPRESSED = 14, 15
-STRUCTURE, TEXT = 2, 4
+CELL, STRUCTURE, TEXT = 1, 2, 4
 LOGICAL, COMPLEX = 0x0200, 0x0800
 LETTERS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 DEEPEST = 16
@@ -78,6 +78,40 @@ def fields(path: str) -> dict[str, tuple[str, ...]]:
                 continue
     except (ValueError, OverflowError, zlib.error):
         pass
+    return found
+
+
+def shapes(path: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the variables, from the first bytes of each; damaged ones are left out."""
+    found = {}
+    try:
+        for body, order in _matrices(path, HEAD):
+            try:
+                parts = list(islice(_elements(body, order), 3))
+                if len(parts) == 3:
+                    found[_name(parts)] = tuple(int(n) for n in _numbers(*parts[1], order))
+            except (ValueError, OverflowError):
+                continue
+    except (ValueError, OverflowError, zlib.error):
+        pass
+    return found
+
+
+def cells(path: str) -> dict[str, list[Any]]:
+    """Read every cell array: its contents in MATLAB's order, arrays, text, structures, or None for what is none of these.
+
+    Raises:
+        InputError: the bytes contradict the format.
+    """
+    found = {}
+    with _reading(path):
+        for body, order in _matrices(path):
+            parts = list(_elements(body, order))
+            if _class(parts, order) != CELL:
+                continue
+            if len(parts) < 3 or any(kind != MATRIX for kind, _ in parts[3:]):
+                raise _Damage("a cell is missing")
+            found[_name(parts)] = [_value(inner, order, 0) for _, inner in parts[3:]]
     return found
 
 
