@@ -58,7 +58,9 @@ class Evolution(Problem):
     defects of the first and last plus the root mean square of the others times their number estimate the accumulated
     time-integration error relative to the solution. Kept stretches must meet the start and the answer where they share a
     time. An answer without kept stretches is judged on the intervals between its times. ``invariants`` map a name to a
-    function of a state whose drift is told, not judged.
+    function of a state whose drift is told, not judged; ``decreasing`` map a name to ``function(problem, state)``, ``(batch,)``,
+    that never grows along a solution (a Lyapunov function, such as an energy), of which the largest rise from one wanted
+    time to the next is told, relative to its value at the start.
 
     ``rest_modes`` may state the rest once more, on the coefficients of the stiff part (``function(t, v, *, ...)``), where
     that saves transforms; the referee goes by ``rest``. ``exact`` ``(batch, time, channel, *space)`` is a known solution, for
@@ -82,6 +84,7 @@ class Evolution(Problem):
     unknown: str = "u"
     rest_modes: Law | None = None
     exact: Tensor | None = field(default=None, metadata={"told": True})
+    decreasing: Mapping[str, Callable[[Any, Tensor], Tensor]] = field(default_factory=dict, metadata={"opaque": True})
 
     def __post_init__(self) -> None:
         times = tuple(float(t) for t in self.times)
@@ -114,7 +117,7 @@ class Evolution(Problem):
         return {"steps": 1e-6 if self.space.dtype == torch.float64 else 1e-3}
 
     def certify(self, answer: Answer | Tensor) -> tuple[Check, ...]:
-        """``steps`` (a gate, if the problem has a referee), and the drift of the invariants (told)."""
+        """``steps`` (a gate, if the problem has a referee); told: the drift of the invariants, the rise of what decreases."""
         value = unpack(self, answer, (len(self.times), *self.space.shape))
         high = self.to(torch.float64).to(device=value.device)
         checks = []
@@ -133,6 +136,10 @@ class Evolution(Problem):
             for name, invariant in self.invariants.items():
                 first, last = invariant(begin), invariant(value[:, -1])
                 checks.append(Check(f"{name} drift", (last - first).abs() / first.abs().clamp_min(1e-300)))
+            for name, lyapunov in self.decreasing.items():
+                levels = torch.stack([lyapunov(high, u) for u in (begin, *value.unbind(1))], 1)
+                rise = levels.diff(dim=1).amax(1).clamp_min(0.0)
+                checks.append(Check(f"{name} rise", rise / levels[:, 0].abs().clamp_min(1e-300)))
         return tuple(checks)
 
     @property
