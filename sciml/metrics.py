@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sciml.domains.errors import InputError
 
-__all__ = ["max_error", "psnr", "relative_h1", "relative_l2", "snr", "ssim"]
+__all__ = ["ktc_score", "max_error", "otsu", "psnr", "relative_h1", "relative_l2", "snr", "ssim"]
 
 
 def relative_l2(prediction: Tensor, target: Tensor) -> Tensor:
@@ -145,6 +145,103 @@ def ssim(value: Tensor, truth: Tensor, range: float | None = None) -> Tensor:
     top = (2 * mean_v * mean_t + c1) * (2 * share * both + c2)
     likeness: Tensor = top / ((mean_v**2 + mean_t**2 + c1) * (share * (var_v + var_t) + c2))
     return likeness.flatten(1).mean(1)
+
+
+def ktc_score(segmentation: Tensor, truth: Tensor) -> Tensor:
+    r"""Score of the Kuopio Tomography Challenge 2023: the mean similarity of the conductive and of the resistive mask.
+
+    For each of the two, with Gaussian weights :math:`w \propto e^{-(i^2+j^2)/(2 \cdot 80^2)}`, :math:`|i|, |j| \le 160`
+    pixels, that are scaled to sum to one over the pixels inside the image, the mean over all pixels of
+
+    .. math:: \frac{(2 \bar v \bar t + 10^{-4})(2 s_{vt} + 9 \cdot 10^{-4})}
+                   {(\bar v^2 + \bar t^2 + 10^{-4})(s_v^2 + s_t^2 + 9 \cdot 10^{-4})}.
+
+    Source: the rules of the challenge, doi:10.5281/zenodo.8252370.
+
+    Args:
+        segmentation: (..., 256, 256), 0 water, 1 resistive, 2 conductive; a value within 0.1 of a label counts as it.
+        truth: the same shape.
+
+    Returns:
+        (...), float64, at most 1.
+
+    Raises:
+        InputError: another shape (the challenge gives such a segmentation 0).
+
+    *Fails when* an inclusion is small: the windows are wider than half the tank, so that its exact shape hardly counts.
+    """
+    if segmentation.shape != truth.shape or tuple(truth.shape[-2:]) != (256, 256):
+        raise InputError(
+            f"ktc_score compares segmentations (..., 256, 256), not {tuple(segmentation.shape)} with {tuple(truth.shape)}."
+        )
+    at = torch.arange(256, dtype=torch.float64, device=truth.device)
+    away = (at[:, None] - at).abs()
+    weight = torch.exp(-0.5 * (away / 80) ** 2) * (away <= 160)
+    weight = weight / weight.sum(1, keepdim=True)
+    score = torch.zeros(truth.shape[:-2], dtype=torch.float64, device=truth.device)
+    for label in (1, 2):
+        v, t = (((labels.double() - label).abs() < 0.1).double() for labels in (segmentation, truth))
+        mean_v, mean_t = weight @ v @ weight.T, weight @ t @ weight.T  # a mask is its own square
+        both = weight @ (v * t) @ weight.T - mean_v * mean_t
+        top = (2 * mean_v * mean_t + 1e-4) * (2 * both + 9e-4)
+        spread = mean_v - mean_v**2 + mean_t - mean_t**2
+        score += (top / ((mean_v**2 + mean_t**2 + 1e-4) * (spread + 9e-4))).mean((-2, -1)) / 2
+    return score
+
+
+def otsu(image: Tensor, bins: int = 256) -> Tensor:
+    r"""Three kinds of material in an image of conductivity, as the baseline of the Kuopio Tomography Challenge tells them.
+
+    The two thresholds maximise the variance between the three classes of the histogram,
+    :math:`\sum_k n_k (\mu_k - \mu)^2`, and lie at the middle of a bin. The class with the most pixels is water (0);
+    a class below it is resistive (1), one above it conductive (2). Source: Otsu, IEEE Trans. Syst. Man Cybern. 9, 1979,
+    doi:10.1109/TSMC.1979.4310076.
+
+    Args:
+        image: (..., height, width), real, in any unit; each image is divided by its own histogram.
+        bins: of equal width, from the smallest to the largest value.
+
+    Returns:
+        (..., height, width), uint8.
+
+    Raises:
+        InputError: complex numbers, values that are not finite, fewer than three different bins filled.
+
+    *Fails when* there is one kind of inclusion only: three classes are found all the same, and water is split.
+    """
+    if image.is_complex() or image.ndim < 2 or not image.numel() or not bool(image.isfinite().all()):
+        raise InputError(f"otsu divides finite real images (..., height, width), not {tuple(image.shape)}.")
+    flat = image.detach().double().flatten(-2).reshape(-1, image.shape[-2] * image.shape[-1])
+    return torch.stack([_divided(member, bins) for member in flat]).reshape(image.shape)
+
+
+def _divided(values: Tensor, bins: int) -> Tensor:
+    import numpy as np
+
+    found, edges = np.histogram(values.cpu().numpy(), bins)
+    if int((found > 0).sum()) < 3:
+        raise InputError("otsu: the image has fewer than three kinds of values; there is nothing to divide.")
+    counts = torch.as_tensor(found, dtype=torch.float64, device=values.device)
+    middles = torch.as_tensor((edges[:-1] + edges[1:]) / 2, device=values.device)
+    zero = counts.new_zeros(1)
+    number = torch.cat([zero, counts.cumsum(0)])
+    moment = torch.cat([zero, (counts * torch.arange(1, bins + 1, dtype=counts.dtype, device=counts.device)).cumsum(0)])
+    mean = moment[-1] / number[-1]
+
+    def spread(amount: Tensor, first: Tensor) -> Tensor:
+        return amount * (first / amount - mean) ** 2
+
+    size, first = number[:, None] - number, moment[:, None] - moment  # of the bins from j to i
+    between = (
+        spread(number, moment)[None] + spread(size, first) + spread(number[-1] - number, moment[-1] - moment)[:, None]
+    )
+    allowed = (number > 0)[None] & (size > 0) & (number < number[-1])[:, None]
+    between = torch.where(allowed, between, torch.full_like(between, -1.0)).flatten()
+    best = int((between == between.max()).nonzero()[-1])  # the last of equals
+    upper, lower = middles[best // (bins + 1) - 1], middles[best % (bins + 1) - 1]
+    kinds = (values >= lower).long() + (values > upper).long()
+    water = int(kinds.bincount(minlength=3).argmax())
+    return torch.where(kinds == water, 0, torch.where(kinds < water, 1, 2)).to(torch.uint8)
 
 
 def _range(name: str, truth: Tensor, given: float | None) -> Tensor:
