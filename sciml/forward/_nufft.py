@@ -1,4 +1,4 @@
-"""Line integrals by the Fourier slice theorem, with non-uniform fast Fourier transforms (finufft) as their engine.
+"""Non-uniform fast Fourier transforms (finufft) with kept plans, and line integrals by the Fourier slice theorem made of them.
 
 The transform of a projection along its axis is the transform of the image along a ray through the origin. The image is
 taken as band-limited: sinc interpolation of the values at the pixel centres, frequencies up to ``pi / h`` with h the
@@ -27,7 +27,7 @@ from torch import Tensor
 from sciml.domains.errors import InputError
 from sciml.forward._joseph import Rays
 
-__all__ = ["SliceTransform", "engine"]
+__all__ = ["SINGLE", "SliceTransform", "Transforms", "engine"]
 
 MARGIN = 8  # bins between the periodic copies
 TOGETHER = 8  # images transformed by one plan
@@ -37,16 +37,79 @@ COARSE = 1e-8  # accuracies above this are reached with a fine grid of 1.25 inst
 SINGLE = 1e-6  # the best accuracy in single precision
 
 
-def engine(device: torch.device) -> Any:
-    """The module that transforms on a device, or InputError with what to install."""
+def engine(device: torch.device, who: str = "FourierSlice", instead: str = "RayDriven()") -> Any:
+    """The module that transforms on a device, or InputError with what to install, or to use instead."""
     name = "cufinufft" if device.type == "cuda" else "finufft"
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"FourierSlice runs on the CPU and on CUDA, not on {device.type}; use RayDriven()")
+        raise InputError(f"{who} runs on the CPU and on CUDA, not on {device.type}; use {instead}")
     try:
         return importlib.import_module(name)
     except ImportError as error:
         ask = "pip install sciml[nufft]" if name == "finufft" else "pip install cufinufft"
-        raise InputError(f"FourierSlice needs {name}: {ask}, or use RayDriven()") from error
+        raise InputError(f"{who} needs {name}: {ask}, or use {instead}") from error
+
+
+class Transforms:
+    """Transforms between images of one shape and one set of points (radians per pixel, one array per axis).
+
+    Type 2, images to points, has the sign -1 and type 1, points to images, the sign +1: transposes of each other, conjugated.
+    Index ``n // 2`` of every axis of the image is the origin. Plans hold the sorted points; they are made once and kept.
+    """
+
+    def __init__(self, shape: tuple[int, ...], points: list[Tensor], kind: torch.dtype, accuracy: float) -> None:
+        self.shape, self.points, self.kind, self.accuracy = shape, points, kind, accuracy
+        self.device, self.number = points[0].device, points[0].numel()
+        self.lock = threading.Lock()
+        self.plans: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
+
+    @property
+    def nbytes(self) -> int:
+        """Of every plan its grid and its sorted points (estimated)."""
+        return len(self.plans) * (4 * self.kind.itemsize * math.prod(self.shape) + 16 * self.number)
+
+    def _plan(self, type_: int, images: int) -> Any:
+        work = images * (self.number + math.prod(self.shape))
+        threads = min(torch.get_num_threads(), max(1, work // WORK))
+        key = (type_, images, threads)
+        if key in self.plans:
+            self.plans.move_to_end(key)
+            return self.plans[key]
+        settings: dict[str, Any] = {}
+        points: list[Any] = self.points
+        if self.device.type == "cpu":
+            oversampling = 1.25 if self.accuracy >= COARSE else 2.0
+            settings = {"nthreads": threads, "upsampfac": oversampling, "showwarn": 0}
+            points = [p.numpy() for p in points]
+        plan = engine(self.device).Plan(
+            type_,
+            self.shape,
+            images,
+            self.accuracy,
+            1 if type_ == 1 else -1,
+            dtype=str(self.kind).removeprefix("torch."),
+            **settings,
+        )
+        plan.setpts(*points)
+        self.plans[key] = plan
+        if len(self.plans) > PLANS:
+            self.plans.popitem(last=False)
+        return plan
+
+    def execute(self, type_: int, values: Tensor) -> Tensor:
+        """Transform ``(batch, ...)``, a few at a time."""
+        results = []
+        with self.lock:
+            for part in torch.split(values, TOGETHER):
+                plan = self._plan(type_, len(part))
+                given: Any = part if len(part) > 1 else part[0]
+                given = given.contiguous()
+                if self.device.type == "cpu":
+                    result = torch.from_numpy(plan.execute(given.numpy()))
+                else:
+                    result = plan.execute(given)
+                results.append(result if len(part) > 1 else result.unsqueeze(0))
+        whole: Tensor = results[0] if len(results) == 1 else torch.cat(results)
+        return whole
 
 
 class SliceTransform:
@@ -57,11 +120,9 @@ class SliceTransform:
         self.rays, self.dtype, self.device = rays, dtype, device
         self.kind = torch.complex64 if dtype == torch.float32 else torch.complex128
         self.accuracy = max(accuracy, SINGLE) if dtype == torch.float32 else accuracy
-        self.lock = threading.Lock()
-        self.plans: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
-        self._lay()
+        self.transforms = self._lay()
 
-    def _lay(self) -> None:
+    def _lay(self) -> Transforms:
         rays, h = self.rays, min(self.rays.spacing)
         at = rays.positions
         pitch = float(at[1] - at[0]) if len(at) > 1 else h
@@ -84,65 +145,25 @@ class SliceTransform:
         if count == self.period // 2 + 1:
             weights[-1] = 1.0 / self.period
         self.back = self.phase.conj() * torch.from_numpy(weights).to(self.device, self.dtype)
-        self.points = [
+        points = [
             torch.from_numpy((w * d * inside).ravel()).to(self.device, self.dtype)
             for w, d in zip((wx, wy), rays.spacing, strict=True)
         ]
+        return Transforms(rays.shape, points, self.kind, self.accuracy)
+
+    @property
+    def plans(self) -> OrderedDict[tuple[int, int, int], Any]:
+        """The plans that are kept."""
+        return self.transforms.plans
 
     @property
     def nbytes(self) -> int:
-        """Phases, points and, for every plan, its grid and its sorted points (estimated)."""
-        number = self.phase.numel()
-        plan = 4 * self.kind.itemsize * math.prod(self.rays.shape) + 16 * number
-        return 2 * number * (self.kind.itemsize + self.dtype.itemsize) + len(self.plans) * plan
-
-    def _plan(self, type_: int, images: int) -> Any:
-        work = images * (self.phase.numel() + math.prod(self.rays.shape))
-        threads = min(torch.get_num_threads(), max(1, work // WORK))
-        key = (type_, images, threads)
-        if key in self.plans:
-            self.plans.move_to_end(key)
-            return self.plans[key]
-        settings: dict[str, Any] = {}
-        points: list[Any] = self.points
-        if self.device.type == "cpu":
-            oversampling = 1.25 if self.accuracy >= COARSE else 2.0
-            settings = {"nthreads": threads, "upsampfac": oversampling, "showwarn": 0}
-            points = [p.numpy() for p in points]
-        plan = engine(self.device).Plan(
-            type_,
-            self.rays.shape,
-            images,
-            self.accuracy,
-            1 if type_ == 1 else -1,
-            dtype=str(self.kind).removeprefix("torch."),
-            **settings,
-        )
-        plan.setpts(*points)
-        self.plans[key] = plan
-        if len(self.plans) > PLANS:
-            self.plans.popitem(last=False)
-        return plan
-
-    def _execute(self, type_: int, values: Tensor) -> Tensor:
-        """Transform ``(batch, ...)``, a few at a time."""
-        results = []
-        with self.lock:
-            for part in torch.split(values, TOGETHER):
-                plan = self._plan(type_, len(part))
-                given: Any = part if len(part) > 1 else part[0]
-                given = given.contiguous()
-                if self.device.type == "cpu":
-                    result = torch.from_numpy(plan.execute(given.numpy()))
-                else:
-                    result = plan.execute(given)
-                results.append(result if len(part) > 1 else result.unsqueeze(0))
-        whole: Tensor = results[0] if len(results) == 1 else torch.cat(results)
-        return whole
+        """Phases, points and the plans."""
+        return 2 * self.phase.numel() * (self.kind.itemsize + self.dtype.itemsize) + self.transforms.nbytes
 
     def forward(self, images: Tensor) -> Tensor:
         """Line integrals ``(batch, views, bins)``."""
-        spectrum = self._execute(2, images.to(self.kind)).reshape(len(images), *self.phase.shape)
+        spectrum = self.transforms.execute(2, images.to(self.kind)).reshape(len(images), *self.phase.shape)
         line: Tensor = torch.fft.irfft(spectrum * self.phase, n=self.period)
         return line[..., : self.every * len(self.rays.positions) : self.every].contiguous()
 
@@ -154,7 +175,7 @@ class SliceTransform:
             line[..., :: self.every] = data
         line = line[..., : self.period]
         spectrum = torch.fft.rfft(line, n=self.period)[..., : self.phase.shape[1]] * self.back
-        image: Tensor = self._execute(1, spectrum.reshape(len(data), -1)).real
+        image: Tensor = self.transforms.execute(1, spectrum.reshape(len(data), -1)).real
         return image.contiguous()
 
 
