@@ -7,6 +7,7 @@ from sciml.forward.convolution import Valid as Valid
 from sciml.forward.convolution import Zero as Zero
 from sciml.forward.convolution import gaussian_kernel as gaussian_kernel
 from sciml.forward.convolution import motion_kernel as motion_kernel
+from sciml.forward.mask import Mask as Mask
 from sciml.forward.parameter_to_state import ParameterToState as ParameterToState
 from sciml.forward.point_values import PointValues as PointValues
 from sciml.forward.radon import FourierSlice as FourierSlice
