@@ -102,7 +102,7 @@ class Transforms:
             for part in torch.split(values, TOGETHER):
                 plan = self._plan(type_, len(part))
                 given: Any = part if len(part) > 1 else part[0]
-                given = given.contiguous()
+                given = given.resolve_conj().contiguous()
                 if self.device.type == "cpu":
                     result = torch.from_numpy(plan.execute(given.numpy()))
                 else:
