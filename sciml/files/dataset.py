@@ -9,22 +9,49 @@ from typing import TYPE_CHECKING
 
 from sciml.domains.errors import InputError
 from sciml.files.axes import Dims
-from sciml.files.formats import data_exchange, hdf5, htc2022, ktc2023, matlab, own, pdebench, torch_file
+from sciml.files.formats import (
+    data_exchange,
+    fastmri,
+    fips_eit,
+    hdf5,
+    htc2022,
+    ismrmrd,
+    ktc2023,
+    matlab,
+    numpy_file,
+    own,
+    pdebench,
+    torch_file,
+)
 
 if TYPE_CHECKING:
     import xarray
 
 __all__ = ["open_dataset"]
 
-LAYOUTS = (htc2022, ktc2023, matlab, own, pdebench, data_exchange, torch_file, hdf5)
+LAYOUTS = (
+    htc2022,
+    fips_eit,
+    ktc2023,
+    matlab,
+    own,
+    pdebench,
+    data_exchange,
+    fastmri,
+    ismrmrd,
+    torch_file,
+    numpy_file,
+    hdf5,
+)
 """In the order in which they are asked; the most particular first."""
 
 
 def open_dataset(
     path: str | os.PathLike[str], *, names: Mapping[str, str] | None = None, dims: Dims = None
 ) -> xarray.Dataset:
-    """Open a data set: sciml's own, PDEBench single-file, measured CT (Data Exchange, Helsinki Tomography Challenge),
-    MATLAB v5 and v7.3, `.pt`, or any HDF5 file.
+    """Open a data set: sciml's own, PDEBench single-file, measured CT (Data Exchange, Helsinki Tomography Challenge), MRI
+    (fastMRI, ISMRMRD) and impedance tomography (Kuopio challenge, the Finnish archive), MATLAB v5 and v7.3, `.pt`, `.npy`,
+    or any HDF5 file.
 
     The layout is recognised by content. HDF5 stays on disk until it is indexed; the result pickles and may be
     used in forked and spawned processes. The axes are named `sample, time, channel, x, y, z`.
@@ -42,7 +69,7 @@ def open_dataset(
         InputError: missing, truncated or unrecognised file, missing variable (the nearest names are shown),
             a wrong number of axes.
 
-    *Fails when* the file needs a library that is not HDF5, MATLAB or torch: convert it to HDF5 first.
+    *Fails when* the file needs a library that is not HDF5, MATLAB, NumPy or torch: convert it to HDF5 first.
     """
     location = os.fspath(path)
     if not Path(location).exists():
@@ -68,5 +95,6 @@ def open_dataset(
             f"'{location}' cannot be decoded ({type(error).__name__}: {text}); copy or generate it again."
         ) from error
     raise InputError(
-        f"'{location}' is in no layout that sciml knows (its own, PDEBench, Data Exchange, MATLAB, torch, HDF5); convert it to HDF5."
+        f"'{location}' is in no layout that sciml knows (its own, PDEBench, Data Exchange, fastMRI, ISMRMRD, MATLAB, "
+        "NumPy, torch, HDF5); convert it to HDF5."
     )

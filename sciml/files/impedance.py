@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Tank", "current_unit", "dataset", "differences", "power"]
 
-Array = "numpy.ndarray[Any, Any]"
-
 LARGEST_AMPERES, LARGEST_MILLIAMPERES = 0.05, 50.0
 """Below the first a largest current is taken for amperes, below the second for milliamperes."""
 CLOSED = 1e-6
@@ -51,7 +49,7 @@ class Tank:
         """Angle of the middle of every electrode in [0, 2 pi)."""
         import numpy as np
 
-        return np.mod(self.first + self.step * np.arange(count), 2 * math.pi)
+        return np.asarray(np.mod(self.first + self.step * np.arange(count), 2 * math.pi))
 
 
 def current_unit(path: str, name: str, current: numpy.ndarray[Any, Any]) -> str:

@@ -20,7 +20,7 @@ from xarray.core import indexing
 
 from sciml.domains.errors import InputError
 
-__all__ = ["ComputedArray", "HDF5Array", "entire", "open_hdf5"]
+__all__ = ["ComputedArray", "HDF5Array", "NumpyArray", "entire", "open_hdf5"]
 
 
 @contextmanager
@@ -152,6 +152,45 @@ def _contiguous_offset(dataset: Any) -> int | None:
         return None
     offset = dataset.id.get_offset()
     return None if offset is None else int(offset)
+
+
+class NumpyArray(BackendArray):  # type: ignore[misc, unused-ignore]
+    """The array of a `.npy` file, read through a memory map when it is indexed.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: the file vanished, is cut short, or holds objects.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = str(Path(path).resolve())
+        mapped = self._map()
+        self.shape = tuple(int(n) for n in mapped.shape)
+        self.dtype = mapped.dtype.newbyteorder("=")
+
+    def _map(self) -> Any:
+        try:
+            return np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
+            raise InputError(
+                f"'{self.path}' is a truncated or damaged NumPy file, or holds objects, which are never unpickled "
+                f"({_first_line(error).rstrip('.')}); save it again with numpy.save."
+            ) from error
+
+    def __getitem__(self, key: Any) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> Any:
+        values = self._map()
+        if values.shape != self.shape:
+            raise InputError(f"'{self.path}' had shape {self.shape} and now {values.shape}; open the data set again.")
+        axis = 0
+        for pick in tuple(key) + (slice(None),) * (len(self.shape) - len(key)):  # one axis at a time: outer indexing
+            values = values[(slice(None),) * axis + (pick,)]
+            axis += 0 if isinstance(pick, (int, np.integer)) else 1
+        return np.array(values, dtype=self.dtype)
 
 
 class ComputedArray(BackendArray):  # type: ignore[misc, unused-ignore]

@@ -2,6 +2,32 @@
 
 from __future__ import annotations
 
-from sciml.files.formats import data_exchange, hdf5, htc2022, ktc2023, matlab, own, pdebench, torch_file
+from sciml.files.formats import (
+    data_exchange,
+    fastmri,
+    fips_eit,
+    hdf5,
+    htc2022,
+    ismrmrd,
+    ktc2023,
+    matlab,
+    numpy_file,
+    own,
+    pdebench,
+    torch_file,
+)
 
-__all__ = ["data_exchange", "hdf5", "htc2022", "ktc2023", "matlab", "own", "pdebench", "torch_file"]
+__all__ = [
+    "data_exchange",
+    "fastmri",
+    "fips_eit",
+    "hdf5",
+    "htc2022",
+    "ismrmrd",
+    "ktc2023",
+    "matlab",
+    "numpy_file",
+    "own",
+    "pdebench",
+    "torch_file",
+]

@@ -94,7 +94,7 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
         found = found.merge(mesh).assign_attrs({**mesh.attrs, **found.attrs})
     if _is_truth({name: value.shape for name, value in arrays.items()}):
         found = found.merge(_truth(path, arrays["truth"]))
-    chosen = check_names(path, names, found.data_vars)
+    chosen = check_names(path, names, map(str, found.data_vars))
     return found.rename(chosen).assign_attrs(source=path.replace("\\", "/").rsplit("/", 1)[-1])
 
 
