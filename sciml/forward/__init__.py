@@ -1,5 +1,11 @@
 """What instruments measure: forward models from images and parameters to data."""
 
+from sciml.forward.coil_maps import birdcage_maps as birdcage_maps
+from sciml.forward.coil_maps import espirit as espirit
+from sciml.forward.coil_maps import low_resolution_maps as low_resolution_maps
+from sciml.forward.conductivity import Logarithm as Logarithm
+from sciml.forward.conductivity import Plain as Plain
+from sciml.forward.conductivity import Spread as Spread
 from sciml.forward.convolution import Convolution as Convolution
 from sciml.forward.convolution import Nearest as Nearest
 from sciml.forward.convolution import Reflect as Reflect
@@ -7,12 +13,27 @@ from sciml.forward.convolution import Valid as Valid
 from sciml.forward.convolution import Zero as Zero
 from sciml.forward.convolution import gaussian_kernel as gaussian_kernel
 from sciml.forward.convolution import motion_kernel as motion_kernel
+from sciml.forward.fourier import Fourier as Fourier
 from sciml.forward.mask import Mask as Mask
+from sciml.forward.nonuniform import DirectSum as DirectSum
+from sciml.forward.nonuniform import NonuniformFFT as NonuniformFFT
+from sciml.forward.nonuniform import NonuniformFourier as NonuniformFourier
+from sciml.forward.electrodes import CompleteElectrodes as CompleteElectrodes
+from sciml.forward.electrodes import GapElectrodes as GapElectrodes
+from sciml.forward.electrodes import PointElectrodes as PointElectrodes
+from sciml.forward.electrodes import ShuntElectrodes as ShuntElectrodes
+from sciml.forward.impedance import Impedance as Impedance
+from sciml.forward.impedance import adjacent as adjacent
+from sciml.forward.impedance import opposite as opposite
 from sciml.forward.parameter_to_state import ParameterToState as ParameterToState
 from sciml.forward.point_values import PointValues as PointValues
 from sciml.forward.radon import FourierSlice as FourierSlice
 from sciml.forward.radon import Radon as Radon
 from sciml.forward.radon import RayDriven as RayDriven
+from sciml.forward.sampling_masks import Equispaced as Equispaced
+from sciml.forward.sampling_masks import PoissonDisc as PoissonDisc
+from sciml.forward.sampling_masks import Uniform as Uniform
+from sciml.forward.sampling_masks import VariableDensity as VariableDensity
 from sciml.forward.windows import Cosine as Cosine
 from sciml.forward.windows import Hamming as Hamming
 from sciml.forward.windows import Hann as Hann

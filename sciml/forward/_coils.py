@@ -27,7 +27,9 @@ def canonical_maps(who: str, maps: Tensor | None, pixels: Pixels) -> Tensor:
     if not isinstance(maps, Tensor) or not (maps.is_complex() or maps.is_floating_point()):
         raise InputError(f"{who}: the coil maps are a tensor (coil, {', '.join(map(str, shape))}) of complex numbers")
     if not maps.is_complex():
-        raise InputError(f"{who}: the coil maps are real ({maps.dtype}); make them complex with maps.to(torch.complex128)")
+        raise InputError(
+            f"{who}: the coil maps are real ({maps.dtype}); make them complex with maps.to(torch.complex128)"
+        )
     full = maps.unsqueeze(0) if maps.ndim == dim + 1 else maps
     if full.ndim != dim + 2 or tuple(full.shape[2:]) != shape or 0 in full.shape:
         raise InputError(

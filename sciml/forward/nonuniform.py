@@ -198,7 +198,9 @@ class NonuniformFourier(LinearOperator):
         of_pixels("NonuniformFourier", self.pixels)
         points = self.points
         if not isinstance(points, Tensor) or not points.is_floating_point() or points.ndim != 2:
-            raise InputError("NonuniformFourier: the points are a real tensor (number, dim), in cycles per field of view")
+            raise InputError(
+                "NonuniformFourier: the points are a real tensor (number, dim), in cycles per field of view"
+            )
         if points.shape[1] != self.pixels.dim or not len(points):
             raise InputError(
                 f"NonuniformFourier: the points have shape {tuple(points.shape)}; for images of {self.pixels.dim} axes give (number, {self.pixels.dim})"
@@ -249,9 +251,7 @@ class NonuniformFourier(LinearOperator):
         """``sum_c conj(s_c) sum_m v_c(m) exp(+ ...)``."""
         check_image("NonuniformFourier", "k-space", v, self.codomain.shape)
         images = self._sums().to_images(v.reshape(-1, v.shape[-1]), self._angles()) * self._scale
-        return combined(
-            self.sensitivities.conj(), images.reshape(*v.shape[:-1], *self.pixels.shape), self.pixels.dim
-        )
+        return combined(self.sensitivities.conj(), images.reshape(*v.shape[:-1], *self.pixels.shape), self.pixels.dim)
 
     @property
     def _scale(self) -> float:

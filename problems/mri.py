@@ -1,0 +1,294 @@
+"""Magnetic resonance imaging with several coils: a complex image from some of its k-space.
+
+Without ``kspace`` the scan is simulated: the head of Shepp and Logan (or your ``phantom``) on [-1, 1]^2 with a smooth phase, seen by
+``coils`` loops around it; k-space is that of pixels ``finer`` times smaller (``finer=1`` simulates and reconstructs on the same
+pixels, the inverse crime, as published comparisons do), sampled ``acceleration`` times less than whole by Poisson discs (or by your
+``sampling`` rule, such as ``sciml.forward.Equispaced(4)``), with white noise of ``sigma`` (0.02) per real component, in the
+units of the image. ``batch=B`` draws random ellipses with random phases; member ``i`` depends on ``seed`` and ``i`` alone.
+
+With ``kspace``, what you measured: ``(coil, ky, kx)``, or ``(batch, coil, ky, kx)``, frequency zero at index ``n // 2``, or ``data``, a data
+set or file with that field (``slice`` picks one of several). ``mask`` is where k-space was sampled (None: where it is
+not zero); ``maps`` are the coils' sensitivities, of the shape of ``kspace`` (None: estimated by ESPIRiT, or from images of low
+resolution where the sampled middle is too small for it); ``sigma`` is the noise per real component (None: estimated for every
+coil from the rim of k-space). The axes of the image are those of k-space, in their order; lengths are in pixels.
+
+The prior is total variation; ``problem.with_prior(None)`` is CG-SENSE, stopped at the noise. *Fails when* the object moved,
+or k-space does not reach down to the noise at its rim (sigma is then too large: give it).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import sciml
+from sciml.core import GaussianNoise, Inverse
+from sciml.domains import InputError, Pixels
+from sciml.domains.phantoms import Ellipses, shepp_logan
+from sciml.forward import Fourier, PoissonDisc, birdcage_maps, espirit, low_resolution_maps
+from sciml.forward._coils import canonical_mask
+from sciml.priors import TotalVariation
+from sciml.solvers import Discrepancy, LeastSquares, PrimalDual, ProximalGradient
+
+SHELLS = 20  # of k-space, of which the quietest tells the noise
+
+
+def problem(
+    *,
+    kspace: Any = None,
+    mask: Any = None,
+    maps: Any = None,
+    sigma: float | Tensor | None = None,
+    data: Any = None,
+    slice: int = 0,
+    n: int = 128,
+    coils: int = 8,
+    acceleration: float = 4.0,
+    sampling: Any = None,
+    finer: int = 2,
+    phantom: Ellipses | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> Inverse:
+    """The scan ``kspace`` or ``data``, or a simulated one of a phantom."""
+    if data is not None:
+        if kspace is not None:
+            raise InputError("mri takes kspace= (numbers) or data= (a data set or its file), not both")
+        kspace, found = opened(data, slice)
+        mask = found if mask is None else mask
+    if kspace is not None:
+        return measured(kspace, mask, maps, sigma, dtype)
+    phantom = shepp_logan() if phantom is None else phantom
+    phases = [smooth_phase(generator(seed, i, "phase")) for i in range(phantom.batch)]
+    return simulated(phantom, phases, mask, maps, sigma, n, coils, acceleration, sampling, finer, seed, dtype)
+
+
+def draw(count: int, *, seed: int = 0, **settings: Any) -> Inverse:
+    """Scans of random ellipses, by the same coils and mask."""
+    if settings.pop("kspace", None) is not None or settings.pop("data", None) is not None:
+        raise InputError("measured scans are not drawn; give kspace= or data= without batch=")
+    if settings.pop("phantom", None) is not None:
+        raise InputError("batch= draws random ellipses; for your own phantom give phantom= without batch=")
+    if count < 1:
+        raise InputError(f"count is {count}; draw at least one member")
+    rows = [Ellipses.random(1, generator=generator(seed, i, "image")) for i in range(count)]
+    most = max(row.value.shape[1] for row in rows)
+    return problem(phantom=stacked([padded(row, most) for row in rows]), seed=seed, **settings)
+
+
+def simulated(
+    phantom: Ellipses,
+    phases: list[Tensor],
+    mask: Any,
+    maps: Any,
+    sigma: float | Tensor | None,
+    n: int,
+    coils: int,
+    acceleration: float,
+    sampling: Any,
+    finer: int,
+    seed: int,
+    dtype: torch.dtype,
+) -> Inverse:
+    """k-space of a phantom with noise; the truth is the image's mean over each pixel, with its phase."""
+    level = 0.02 if sigma is None else sigma
+    if not isinstance(level, int | float) or not 0 < level < math.inf:
+        raise InputError(f"sigma is {sigma}; noise is simulated with a positive number")
+    if finer < 1 or n < 4:
+        raise InputError(f"finer is {finer} and n {n}; finer is at least 1, an image has at least 4 pixels an axis")
+    if maps is not None:
+        raise InputError("maps= are those of a measured scan; a simulated one has those of its coils=")
+    if isinstance(sampling, type) or sampling is not None and not callable(getattr(sampling, "mask", None)):
+        raise InputError(f"sampling is {sampling!r}; give a rule such as PoissonDisc(4.0), or mask= itself")
+    pixels = Pixels((n, n), (2.0, 2.0))
+    if mask is None:
+        rule = PoissonDisc(acceleration, min(24, n // 4), seed=seed) if sampling is None else sampling
+        mask = rule.mask((n, n))
+    scan = Fourier(pixels, birdcage_maps(pixels, coils), torch.as_tensor(mask))
+    fine = Pixels((finer * n, finer * n), (2.0, 2.0))
+    wide = Fourier(fine, birdcage_maps(fine, coils))
+    law = GaussianNoise(float(level), scan.mask)
+    rows, truths = [], []
+    for i, phase in enumerate(
+        phases
+    ):  # each by itself: the bits of a transform may depend on how many are done together
+        truths.append(phantom[i : i + 1].image(pixels) * turned(phase, pixels))
+        clean = band(wide(phantom[i : i + 1].image(fine) * turned(phase, fine)), n, finer)
+        rows.append(law.sample(clean, generator=generator(seed, i, "noise")))
+    posed = Inverse("mri", scan, torch.cat(rows), law, TotalVariation(), truth=torch.cat(truths))
+    return posed if dtype == torch.float64 else posed.to(dtype)
+
+
+def band(wide: Tensor, n: int, finer: int) -> Tensor:
+    """The middle of k-space of finer pixels, as that of ``n`` pixels an axis: scaled, and moved by the half pixels."""
+    start = finer * n // 2 - n // 2
+    middle = wide[..., start : start + n, start : start + n] / finer
+    angle = (torch.arange(n, dtype=torch.float64) - n // 2) * (math.pi * (1 - 1 / finer) / n)
+    turn = torch.polar(torch.ones_like(angle), angle)
+    return middle * turn[:, None] * turn
+
+
+def smooth_phase(source: torch.Generator) -> Tensor:
+    """Coefficients of ``1, x, y, xy, x^2 - y^2``, in radians."""
+    sizes = torch.tensor([1.0, 0.8, 0.8, 0.6, 0.6], dtype=torch.float64)
+    return sizes * torch.randn(5, generator=source, dtype=torch.float64)
+
+
+def turned(phase: Tensor, pixels: Pixels) -> Tensor:
+    """The factor ``exp(i phase)`` on the pixels."""
+    x, y = pixels.points()
+    angle = phase[0] + phase[1] * x + phase[2] * y + phase[3] * x * y + phase[4] * (x.square() - y.square())
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+def padded(one: Ellipses, most: int) -> Ellipses:
+    """Filled up with ellipses of value zero."""
+    left = most - one.value.shape[1]
+    shapes = {"centre": (1, left, 2), "axes": (1, left, 2), "angle": (1, left), "value": (1, left)}
+    rest = {name: torch.full(shape, float(name == "axes"), dtype=torch.float64) for name, shape in shapes.items()}
+    return Ellipses(**{name: torch.cat([getattr(one, name), rest[name]], 1) for name in shapes})
+
+
+def stacked(rows: list[Ellipses]) -> Ellipses:
+    """One batch."""
+    return Ellipses(
+        **{name: torch.cat([getattr(row, name) for row in rows]) for name in ("centre", "axes", "angle", "value")}
+    )
+
+
+def opened(data: Any, slice: int) -> tuple[Any, Any]:
+    """k-space ``(coil, *k)`` of a data set or file, and its mask."""
+    if isinstance(data, str | os.PathLike):
+        data = sciml.open_dataset(data)
+    if isinstance(data, Tensor | np.ndarray) or not hasattr(data, "data_vars"):
+        raise InputError("data= is a data set with kspace (coil, ky, kx), or its file; give bare numbers as kspace=")
+    if "kspace" not in data.data_vars:
+        raise InputError("the data set has no 'kspace'; mri needs kspace (coil, ky, kx), rename it with names=")
+    field = data["kspace"]
+    if "coil" not in field.dims:
+        field = field.expand_dims("coil")
+    if "slice" in field.dims:
+        count = field.sizes["slice"]
+        if not -count <= slice < count:
+            raise InputError(f"slice is {slice}; the scan has {count} slices")
+        field = field.isel(slice=slice)
+    field = field.transpose("coil", ...)
+    if not 2 <= field.ndim <= 4:
+        raise InputError(
+            f"kspace has the axes {', '.join(map(str, field.dims))}; mri needs coil and one to three of k-space"
+        )
+    mask = None
+    if "mask" in data:
+        found = data["mask"]
+        found = found.isel(slice=slice) if "slice" in found.dims else found
+        mask = found.broadcast_like(field.isel(coil=0, drop=True)).transpose(*field.dims[1:]).values.astype(bool)
+    return field.values, mask
+
+
+def measured(kspace: Any, mask: Any, maps: Any, sigma: float | Tensor | None, dtype: torch.dtype) -> Inverse:
+    """A measured scan: mask, maps and noise from the data where they are not given."""
+    y = tensor("kspace", kspace)
+    if not y.is_complex():
+        raise InputError(
+            f"kspace is real ({y.dtype}); mri needs complex numbers, such as torch.complex(real, imaginary)"
+        )
+    if not 2 <= y.ndim <= 5 or 0 in y.shape:
+        raise InputError(f"kspace has shape {tuple(y.shape)}; give (coil, ky, kx), or (batch, coil, ky, kx)")
+    y = (y.unsqueeze(0) if y.ndim <= 3 else y).to(torch.complex64 if dtype == torch.float32 else torch.complex128)
+    shape, coils = tuple(y.shape[2:]), y.shape[1]
+    pixels = Pixels(shape, tuple(float(m) for m in shape))
+    given = None if mask is None else canonical_mask("mri", tensor("mask", mask), pixels, coils)
+    sampled = (y != 0).any(1, keepdim=True) if given is None else given
+    if not bool(sampled.flatten(1).any(1).all()):
+        raise InputError(
+            "the mask samples nothing" if given is not None else "kspace is zero everywhere; nothing was measured"
+        )
+    bad = ~torch.isfinite(y) & sampled
+    if bool(bad.any()):
+        where = torch.nonzero(bad)[0].tolist()
+        raise InputError(
+            f"kspace has {int(bad.sum())} values that are not finite, the first at coil {where[1]}, index {tuple(where[2:])}; leave them out with mask="
+        )
+    y = torch.where(sampled, y, torch.zeros_like(y))
+    if not bool(y.flatten(1).any(1).all()):
+        raise InputError("kspace is zero wherever the mask samples it; look at both, and at where frequency zero is")
+    seen = sampled.expand(len(y), *sampled.shape[1:])
+    if maps is None:
+        known = ones(y) if coils == 1 else torch.stack([estimated(one, m) for one, m in zip(y, seen, strict=True)])
+    else:
+        known = tensor("maps", maps)
+        known = known.to(y.dtype) if known.is_complex() else known
+        if known.shape[-len(shape) - 1 :] != y.shape[1:]:
+            raise InputError(
+                f"maps have shape {tuple(known.shape)} and kspace {tuple(y.shape)}; give one map for every coil, of the size of k-space"
+            )
+    scan = Fourier(pixels, known, sampled)
+    scan.validate("mri")
+    level = torch.stack([noise_level(one, m[0]) for one, m in zip(y, seen, strict=True)]) if sigma is None else sigma
+    return Inverse("mri", scan, y, GaussianNoise(level, scan.mask), TotalVariation())
+
+
+def ones(y: Tensor) -> Tensor:
+    """One map for all that sees everything alike."""
+    return torch.ones((1, *y.shape[1:]), dtype=y.dtype)
+
+
+def estimated(one: Tensor, sampled: Tensor) -> Tensor:
+    """Maps of one member; ESPIRiT where the sampled middle is large enough."""
+    try:
+        maps = espirit(one, sampled[0])
+    except InputError as error:
+        if "too few" not in str(error):
+            raise
+        maps = low_resolution_maps(one, sampled[0])
+    return maps
+
+
+def noise_level(one: Tensor, sampled: Tensor) -> Tensor:
+    """Sigma per real component of every coil, ``(coil, 1, ...)``: the least median size in shells of k-space.
+
+    The size of complex noise has the median ``sigma sqrt(2 log 2)``. Signal falls towards the rim, so the quietest of
+    ``SHELLS`` shells with equally many samples is nearly noise alone.
+    """
+    square = torch.zeros((), dtype=torch.float64)
+    for n in sampled.shape:
+        square = square.unsqueeze(-1) + ((torch.arange(n, dtype=torch.float64) - n // 2) / n).square()
+    order = square[sampled].argsort()
+    shells = one[:, sampled][:, order].abs().tensor_split(min(SHELLS, max(1, len(order) // 32)), dim=1)
+    medians = torch.stack([shell.median(1).values for shell in shells])
+    level = medians.amin(0) / math.sqrt(2 * math.log(2))
+    if not bool((level > 0).all()):
+        raise InputError(
+            "the noise cannot be estimated: the rim of kspace is zero where the mask samples it; give sigma="
+        )
+    return level.reshape(-1, *[1] * sampled.ndim)
+
+
+def tensor(name: str, given: Any) -> Tensor:
+    """A tensor of numbers."""
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} is a {type(given).__name__} that makes no tensor ({error}); give numbers") from error
+
+
+def solver(problem: Inverse) -> Any:
+    """Conjugate gradients without a prior, primal-dual steps for convex ones, proximal gradient steps for learned ones."""
+    if problem.prior is None:
+        return LeastSquares()
+    posed = dataclasses.replace(problem, weight=1.0)
+    inner: Any = PrimalDual() if PrimalDual().accepts(posed) is None else ProximalGradient()
+    return Discrepancy(inner) if problem.weight is None else inner
+
+
+def generator(seed: int, index: int, what: str) -> torch.Generator:
+    """Independent of the other members, and of what else is drawn: all goes through a hash."""
+    word = hashlib.sha256(f"mri {seed} {index} {what}".encode()).digest()[:8]
+    return torch.Generator().manual_seed(int.from_bytes(word, "little") >> 1)
