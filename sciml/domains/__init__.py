@@ -8,6 +8,11 @@ from sciml.domains.boundary import Robin as Robin
 from sciml.domains.errors import InputError as InputError
 from sciml.domains.grid import Axis as Axis
 from sciml.domains.grid import Grid as Grid
+from sciml.domains.mesh import Elements as Elements
+from sciml.domains.mesh import Mesh as Mesh
+from sciml.domains.meshing import disc as disc
+from sciml.domains.meshing import polygon as polygon
+from sciml.domains.meshing import rectangle as rectangle
 from sciml.domains.phantoms import Ellipses as Ellipses
 from sciml.domains.phantoms import shepp_logan as shepp_logan
 from sciml.domains.pixels import Pixels as Pixels

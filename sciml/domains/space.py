@@ -13,6 +13,7 @@ from sciml.domains.errors import InputError
 
 if TYPE_CHECKING:
     from sciml.domains.grid import Grid
+    from sciml.domains.mesh import Elements, Mesh
     from sciml.domains.pixels import Pixels
 
 __all__ = ["Space", "usable"]
@@ -27,7 +28,7 @@ class Space:
     ``parts`` names groups of channels, such as (("velocity", 2), ("pressure", 1)).
     """
 
-    domain: Grid | Pixels | None
+    domain: Grid | Pixels | Mesh | Elements | None
     shape: tuple[int, ...]
     parts: tuple[tuple[str, int], ...] = ()
     complex: bool = False
@@ -51,7 +52,7 @@ class Space:
 
     @property
     def dim(self) -> int:
-        """Number of space axes."""
+        """Number of space axes of a field: one on a mesh, whose nodes are listed."""
         return len(self.shape) - 1
 
     @property

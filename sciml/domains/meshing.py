@@ -1,0 +1,469 @@
+"""Generators of triangle meshes: points spread by a size function, pushed to equilibrium, joined by Delaunay's triangulation.
+
+The outline is cut where sides begin and end, so that electrodes end at nodes, and sampled more densely there: next to an end of an
+electrode the spacing is ``edge`` times that of the middle, because the current density has a singularity there. Into the domain the size
+grows by ``growth`` per unit of distance up to one that gives about ``nodes`` nodes. Points start on hexagonal lattices of graded spacing, thinned to the
+density that is wanted, and are moved by repulsive springs between neighbours (Persson and Strang, SIAM Rev. 46, 2004,
+doi 10.1137/S0036144503429121, with all points of the outline held fixed). The same arguments give the same mesh.
+
+*Fails when* parts of the outline come closer to each other than the size of triangles: InputError asks for more nodes.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sciml.domains.errors import InputError
+from sciml.domains.mesh import Mesh
+
+if TYPE_CHECKING:
+    import numpy
+
+    Array = numpy.ndarray[Any, Any]
+
+__all__ = ["disc", "polygon", "rectangle"]
+
+ROUNDS = 40
+LIKE_HEXAGONS = math.sqrt(3) / 2  # area per point of a hexagonal lattice over its spacing squared
+
+
+class Outline(ABC):
+    """Abstract: a closed curve by arc length, counterclockwise, and what lies inside."""
+
+    @property
+    @abstractmethod
+    def length(self) -> float:
+        """Of the whole curve."""
+
+    @property
+    @abstractmethod
+    def area(self) -> float:
+        """Inside."""
+
+    @abstractmethod
+    def at(self, s: Array) -> Array:
+        """Points ``(k, 2)`` at arc lengths."""
+
+    @abstractmethod
+    def inside(self, points: Array) -> Array:
+        """Whether points are inside."""
+
+    @abstractmethod
+    def stretches(self) -> list[tuple[str, float, float]]:
+        """Names of the sides with where they begin and end, when no electrode is there."""
+
+
+@dataclass(frozen=True)
+class Circle(Outline):
+    """Around the origin, from the positive x axis."""
+
+    radius: float
+
+    @property
+    def length(self) -> float:
+        """The circumference."""
+        return 2 * math.pi * self.radius
+
+    @property
+    def area(self) -> float:
+        """Of the disc."""
+        return math.pi * self.radius**2
+
+    def at(self, s: Array) -> Array:
+        """At the angle ``s / radius``."""
+        import numpy as np
+
+        return self.radius * np.stack((np.cos(s / self.radius), np.sin(s / self.radius)), 1)
+
+    def inside(self, points: Array) -> Array:
+        """Within the radius."""
+        found: Array = (points**2).sum(1) < self.radius**2
+        return found
+
+    def stretches(self) -> list[tuple[str, float, float]]:
+        """One: the wall."""
+        return [("wall", 0.0, self.length)]
+
+
+@dataclass(frozen=True, eq=False)
+class Corners(Outline):
+    """A polygon; side ``i`` runs from corner ``i`` to the next."""
+
+    corners: Array
+    names: tuple[str, ...]
+
+    @property
+    def _sizes(self) -> Array:
+        import numpy as np
+
+        sizes: Array = np.hypot(*(np.roll(self.corners, -1, 0) - self.corners).T)
+        return sizes
+
+    @property
+    def length(self) -> float:
+        """The sum of the sides."""
+        return float(self._sizes.sum())
+
+    @property
+    def area(self) -> float:
+        """By the shoelace formula, positive counterclockwise."""
+        import numpy as np
+
+        x, y = self.corners.T
+        return float(0.5 * (x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
+
+    def at(self, s: Array) -> Array:
+        """Linear between the corners."""
+        import numpy as np
+
+        ends = np.concatenate(([0.0], np.cumsum(self._sizes)))
+        closed = np.concatenate((self.corners, self.corners[:1]))
+        return np.stack([np.interp(s % ends[-1], ends, closed[:, axis]) for axis in (0, 1)], 1)
+
+    def inside(self, points: Array) -> Array:
+        """By the parity of crossings to the right."""
+        import numpy as np
+
+        result = np.zeros(len(points), dtype=bool)
+        for a, b in zip(self.corners, np.roll(self.corners, -1, 0), strict=True):
+            if a[1] == b[1]:
+                continue
+            between = (a[1] > points[:, 1]) != (b[1] > points[:, 1])
+            result ^= between & (points[:, 0] < a[0] + (points[:, 1] - a[1]) * (b[0] - a[0]) / (b[1] - a[1]))
+        return result
+
+    def stretches(self) -> list[tuple[str, float, float]]:
+        """One per side."""
+        import numpy as np
+
+        ends = np.concatenate(([0.0], np.cumsum(self._sizes)))
+        return list(zip(self.names, ends[:-1].tolist(), ends[1:].tolist(), strict=True))
+
+
+def disc(
+    radius: float = 1.0,
+    *,
+    nodes: int = 2000,
+    electrodes: int = 0,
+    coverage: float = 0.5,
+    first: float = 0.0,
+    edge: float = 0.25,
+    growth: float = 0.25,
+    through: Tensor | None = None,
+) -> Mesh:
+    """A disc around the origin with about ``nodes`` nodes.
+
+    ``electrodes`` equal sides ``electrode_0``, ... are evenly spaced counterclockwise and cover that part of the circumference, the first one
+    centred at the angle ``first`` (radians from the x axis); the rest is the side ``wall``. ``through`` are points ``(k, 2)`` inside that become
+    nodes, such as those of an interface: neighbours among them closer than the triangles are joined by edges.
+
+    Raises InputError for a radius or coverage out of range, and for more electrodes than the nodes allow.
+    """
+    if not 0 < radius < math.inf:
+        raise InputError(f"the radius is {radius}; it must be positive and finite")
+    return _mesh(Circle(float(radius)), nodes, electrodes, coverage, first * radius, edge, growth, through)
+
+
+def polygon(
+    corners: Sequence[Sequence[float]] | Tensor,
+    *,
+    names: Sequence[str] = (),
+    nodes: int = 2000,
+    electrodes: int = 0,
+    coverage: float = 0.5,
+    first: float = 0.0,
+    edge: float = 0.25,
+    growth: float = 0.25,
+    through: Tensor | None = None,
+) -> Mesh:
+    """The inside of a polygon with these corners ``(k, 2)``, in either sense of rotation; not necessarily convex.
+
+    Its sides are called ``side_0``, ... or by ``names``. ``electrodes`` are evenly spaced along the outline, the first centred at the arc length ``first``
+    from corner 0; what is left of a side keeps its name. Raises InputError for fewer than three corners and for no area.
+    """
+    import numpy as np
+
+    places = np.asarray(corners, dtype=float)
+    if places.ndim != 2 or places.shape[1] != 2 or len(places) < 3 or not np.isfinite(places).all():
+        raise InputError(f"a polygon has at least three corners (k, 2), all finite; these have shape {places.shape}")
+    found = tuple(names) or tuple(f"side_{i}" for i in range(len(places)))
+    if len(found) != len(places):
+        raise InputError(f"there are {len(places)} sides and {len(found)} names; give one per side")
+    outline = Corners(places, found)
+    if outline.area < 0:
+        outline = Corners(places[::-1].copy(), (*found[-2::-1], found[-1]))
+    if outline.area <= 1e-12 * outline.length**2:
+        raise InputError("the polygon has no area; give its corners in order around it")
+    return _mesh(outline, nodes, electrodes, coverage, first, edge, growth, through)
+
+
+def rectangle(
+    extent: tuple[float, float] = (1.0, 1.0),
+    *,
+    origin: tuple[float, float] = (0.0, 0.0),
+    nodes: int = 2000,
+    electrodes: int = 0,
+    coverage: float = 0.5,
+    first: float = 0.0,
+    edge: float = 0.25,
+    growth: float = 0.25,
+    through: Tensor | None = None,
+) -> Mesh:
+    """A box from ``origin`` with the sides ``y_lower``, ``x_upper``, ``y_upper`` and ``x_lower`` (see ``polygon``)."""
+    (x, y), (a, b) = origin, extent
+    if not (a > 0 and b > 0):
+        raise InputError(f"the extent is {extent}; both lengths must be positive")
+    return polygon(
+        [(x, y), (x + a, y), (x + a, y + b), (x, y + b)], names=("y_lower", "x_upper", "y_upper", "x_lower"), nodes=nodes,
+        electrodes=electrodes, coverage=coverage, first=first, edge=edge, growth=growth, through=through,
+    )  # fmt: skip
+
+
+def _mesh(
+    outline: Outline,
+    nodes: int,
+    electrodes: int,
+    coverage: float,
+    first: float,
+    edge: float,
+    growth: float,
+    through: Tensor | None,
+) -> Mesh:
+    import numpy as np
+
+    if nodes < 8 or electrodes < 0 or not 0 < coverage < 1 or not 0 < edge <= 1 or not 0 < growth <= 1:
+        raise InputError(
+            f"nodes is {nodes}, electrodes {electrodes}, coverage {coverage}, edge {edge}, growth {growth}; give at least 8 nodes, and coverage below 1, edge and growth at most 1, all positive"
+        )
+    inner = np.zeros((0, 2)) if through is None else np.asarray(torch.as_tensor(through).cpu(), dtype=float)
+    pieces = _pieces(outline, electrodes, coverage, first)
+    size = _size_for(outline, pieces, nodes, edge, growth, inner)
+    points, labels = _sampled(outline, pieces, size, edge)
+    count = len(points)
+    law = _Sizes(np.concatenate((points, inner)), _spacings(points, inner, size), size, growth)
+    spread = _relaxed(_started(outline, law), np.concatenate((points, inner)), outline, law, count)
+    triangles = _joined(spread, outline)
+    present = {tuple(sorted(pair)) for pair in Mesh(spread, triangles).boundary().tolist()}
+    follower = np.roll(np.arange(count), -1)
+    missing = [i for i in range(count) if (min(i, int(follower[i])), max(i, int(follower[i]))) not in present]
+    if missing:
+        x, y = points[missing[0]]
+        raise InputError(
+            f"the outline could not be kept near ({x:.3g}, {y:.3g}), where it comes close to itself; ask for more than {nodes} nodes"
+        )
+    sides: dict[str, list[tuple[int, int]]] = {}
+    for i in range(count):
+        sides.setdefault(labels[i], []).append((i, int(follower[i])))
+    plates = [f"electrode_{i}" for i in range(electrodes)]
+    order = [*plates, *(name for name in sides if name not in plates)]
+    return Mesh(
+        torch.from_numpy(spread), torch.from_numpy(triangles), {name: torch.tensor(sides[name]) for name in order}
+    )
+
+
+def _pieces(outline: Outline, electrodes: int, coverage: float, first: float) -> list[tuple[str, float, float]]:
+    """The outline cut into named pieces ``(name, begin, end)`` in order: electrodes, and what they leave of the sides."""
+    whole, plain = outline.length, outline.stretches()
+    if not electrodes:
+        return plain
+    width = coverage * whole / electrodes
+    starts = [(first + i * whole / electrodes - width / 2) % whole for i in range(electrodes)]
+    plates = [(f"electrode_{i}", s, s + width) for i, s in enumerate(starts)]
+    cuts = {0.0, *(b for _, b, _ in plain)}
+    for _, a, b in plates:
+        cuts |= {a % whole, b % whole}
+    places = sorted(cuts)
+    gone = 1e-9 * whole
+    places = [p for i, p in enumerate(places) if i == 0 or p - places[i - 1] > gone]
+    found = []
+    for a, b in zip(places, [*places[1:], whole], strict=True):
+        if b - a <= gone:
+            continue
+        middle = 0.5 * (a + b)
+        name = next((n for n, s, e in plates if (middle - s) % whole < e - s), None)
+        name = next(n for n, s, e in plain if s <= middle <= e) if name is None else name
+        found.append((name, a, b))
+    return found
+
+
+def _sampled(
+    outline: Outline, pieces: list[tuple[str, float, float]], size: float, edge: float
+) -> tuple[Array, list[str]]:
+    """Points of the outline, and for each the name of the piece that begins there."""
+    import numpy as np
+
+    has_plates = any(name.startswith("electrode_") for name, _, _ in pieces)
+    places, labels = [], []
+    for name, a, b in pieces:
+        small = size * edge if has_plates else size
+        least = 2 if has_plates else 1
+        fine = np.linspace(0.0, b - a, 2001)
+        wanted = np.minimum(size, small + 0.5 * np.minimum(fine, b - a - fine))
+        count = np.concatenate(([0.0], np.cumsum(0.5 * (1 / wanted[1:] + 1 / wanted[:-1]) * np.diff(fine))))
+        steps = max(least, round(float(count[-1])))
+        inside = np.interp(np.arange(steps) / steps * count[-1], count, fine)
+        places.append(a + inside)
+        labels += [name] * steps
+    return outline.at(np.concatenate(places)), labels
+
+
+def _spacings(points: Array, inner: Array, size: float) -> Array:
+    """The local spacing of the fixed points."""
+    import numpy as np
+
+    ahead = np.hypot(*(np.roll(points, -1, 0) - points).T)
+    around = 0.5 * (ahead + np.roll(ahead, 1))
+    if not len(inner):
+        return around
+    from scipy.spatial import cKDTree
+
+    near = cKDTree(inner).query(inner, 2)[0][:, 1] if len(inner) > 1 else np.full(1, size)
+    return np.concatenate((around, np.minimum(near, size)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Sizes:
+    """The size of triangles: that of the fixed points around (the nearest 16), growing with the distance, at most ``most``."""
+
+    fixed: Array
+    spacing: Array
+    most: float
+    growth: float
+
+    def __call__(self, points: Array) -> Array:
+        import numpy as np
+        from scipy.spatial import cKDTree
+
+        count = min(16, len(self.fixed))
+        away, near = cKDTree(self.fixed).query(points, count)
+        away, near = away.reshape(-1, count), near.reshape(-1, count)
+        found: Array = np.minimum(self.most, (self.spacing[near] + self.growth * away).min(1))
+        return found
+
+
+def _size_for(
+    outline: Outline, pieces: list[tuple[str, float, float]], nodes: int, edge: float, growth: float, inner: Array
+) -> float:
+    """The largest size of triangles at which the integral of the density gives the number of nodes."""
+    import numpy as np
+
+    box = outline.at(np.linspace(0, outline.length, 400, endpoint=False))
+    low, high = box.min(0), box.max(0)
+    grid = np.stack(
+        np.meshgrid(*(np.linspace(a, b, 61)[:-1] + (b - a) / 120 for a, b in zip(low, high, strict=True))), -1
+    )
+    places = grid.reshape(-1, 2)
+    places = places[outline.inside(places)]
+
+    def count(size: float) -> float:
+        points, _ = _sampled(outline, pieces, size, edge)
+        law = _Sizes(np.concatenate((points, inner)), _spacings(points, inner, size), size, growth)
+        return float(outline.area * (law(places) ** -2).mean() / LIKE_HEXAGONS + 0.5 * len(points))
+
+    least, most = 1e-3 * math.sqrt(outline.area / nodes), 4 * math.sqrt(outline.area / nodes)
+    for _ in range(16):
+        middle = math.sqrt(least * most)
+        least, most = (middle, most) if count(middle) > nodes else (least, middle)
+    return math.sqrt(least * most)
+
+
+def _started(outline: Outline, law: _Sizes) -> Array:
+    """Points inside at about the density that is wanted: lattices of graded spacing, thinned by a fixed sequence."""
+    import numpy as np
+
+    box = outline.at(np.linspace(0, outline.length, 400, endpoint=False))
+    low, high = box.min(0), box.max(0)
+    finest = float(law.spacing.min())
+    levels = max(1, math.ceil(2 * math.log2(law.most / finest)) + 1)
+    kept = []
+    for level in range(levels):
+        step = law.most / 2 ** (level / 2)
+        x = np.arange(low[0], high[0] + step, step)
+        y = np.arange(low[1], high[1] + step, step * LIKE_HEXAGONS)
+        if len(x) * len(y) > 4_000_000:
+            break
+        spots = np.stack(np.broadcast_arrays(x[None, :], y[:, None]), -1).copy()
+        spots[1::2, :, 0] += step / 2
+        spots = spots.reshape(-1, 2)
+        if level:  # fine lattices matter near the fixed points only
+            from scipy.spatial import cKDTree
+
+            reach = (step * math.sqrt(2) - finest) / law.growth + step
+            spots = spots[cKDTree(law.fixed).query(spots, distance_upper_bound=max(reach, step))[0] < math.inf]
+        spots = spots[outline.inside(spots)]
+        wanted = law(spots)
+        band = (wanted <= step * math.sqrt(2)) & (wanted > (0.0 if level == levels - 1 else step))
+        band = band | ((wanted >= law.most) if level == 0 else np.zeros_like(band))
+        keep = (step / wanted[band]) ** 2 if level else np.ones(int(band.sum()))
+        noise = (np.arange(int(band.sum())) * 0.6180339887498949) % 1.0
+        kept.append(spots[band][noise < keep])
+    points = np.concatenate(kept)
+    from scipy.spatial import cKDTree
+
+    clear = cKDTree(law.fixed).query(points)[0] > 0.6 * law(points)
+    found: Array = points[clear]
+    return found
+
+
+def _relaxed(moving: Array, fixed: Array, outline: Outline, law: _Sizes, ring: int) -> Array:
+    """All points, the fixed ones first, after rounds of repulsion between Delaunay neighbours; ``ring`` of them are the outline."""
+    import numpy as np
+
+    wanted_at = np.concatenate((law.spacing, law(moving)))
+    a = b = np.zeros(0, dtype=np.int64)
+    for turn in range(ROUNDS):
+        points = np.concatenate((fixed, moving))
+        if turn % 4 == 0:
+            wanted_at = np.concatenate((law.spacing, law(moving)))
+            triangles = _joined(points, outline, sort=False)
+            pairs = np.sort(np.concatenate((triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]])), 1)
+            pairs = np.unique(pairs[:, 0] * len(points) + pairs[:, 1])
+            a, b = pairs // len(points), pairs % len(points)
+        apart = points[a] - points[b]
+        length = np.hypot(*apart.T)
+        wanted = 0.5 * (wanted_at[a] + wanted_at[b])
+        wanted = 1.2 * wanted * math.sqrt((length**2).sum() / (wanted**2).sum())
+        push = (np.maximum(wanted - length, 0.0) / np.maximum(length, 1e-300))[:, None] * apart
+        force = [np.bincount(a, push[:, k], len(points)) - np.bincount(b, push[:, k], len(points)) for k in (0, 1)]
+        moved = moving + 0.2 * np.stack(force, 1)[len(fixed) :]
+        moving = np.where(outline.inside(moved)[:, None], moved, moving)
+        if turn % 8 == 7:  # points that were pressed against the outline are too many
+            moving = moving[_clearance(moving, fixed[:ring]) > 0.45 * law(moving)]
+    return np.concatenate((fixed, moving))
+
+
+def _clearance(points: Array, ring: Array) -> Array:
+    """Distances to the closed line through the points of the ring, near which they are."""
+    import numpy as np
+    from scipy.spatial import cKDTree
+
+    nearest = cKDTree(ring).query(points)[1]
+    found = np.full(len(points), math.inf)
+    for step in (-1, 1):
+        a, b = ring[nearest], ring[(nearest + step) % len(ring)]
+        along = b - a
+        t = np.clip(((points - a) * along).sum(1) / (along**2).sum(1), 0.0, 1.0)
+        found = np.minimum(found, np.hypot(*(points - a - t[:, None] * along).T))
+    return found
+
+
+def _joined(points: Array, outline: Outline, sort: bool = True) -> Array:
+    """Delaunay's triangles whose centre is inside, counterclockwise and not flat."""
+    import numpy as np
+    from scipy.spatial import Delaunay
+
+    triangles = Delaunay(points).simplices.astype(np.int64)
+    a, b, c = points[triangles].transpose(1, 0, 2)
+    twice = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
+    square = ((b - a) ** 2).sum(1) + ((c - b) ** 2).sum(1) + ((a - c) ** 2).sum(1)
+    triangles[twice < 0] = triangles[twice < 0][:, [0, 2, 1]]
+    keep = (np.abs(twice) > 1e-6 * square) & outline.inside((a + b + c) / 3)
+    triangles = triangles[keep]
+    return triangles[np.lexsort(triangles.T[::-1])] if sort else triangles
