@@ -6,7 +6,8 @@ curvature. ``E`` never grows; its largest rise is told beside the certificate. T
 those of the extent (Allen and Cahn, Acta Metall. 27, 1979, doi 10.1016/0001-6160(79)90196-2).
 
 Every axis is periodic or has zero flux (``Neumann(0)``, the default) or the value zero (``Dirichlet(0)``). Second-order
-differences in space, exact derivatives with the two-thirds rule if all axes are periodic; in time ETDRK4.
+differences in space, exact derivatives if all axes are periodic, and along every periodic axis the two-thirds rule for the
+reaction; in time ETDRK4.
 
 Known solutions: on the line a front invades the unstable state, ``u = (1 - tanh((x - c t) / (2 sqrt(2) width))) / 2`` with
 ``c = 3 width / sqrt(2)``, and the layer above stands still.

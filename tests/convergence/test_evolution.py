@@ -118,3 +118,45 @@ def test_heat_on_periodic_axes_is_exact() -> None:
     value = sciml.solve(problem).value
     gap = problem.space.norm(value - problem.exact) / problem.space.norm(problem.exact)
     assert float(gap.max()) < 1e-13  # rounding of three transforms
+
+
+def test_a_front_is_second_order_in_space() -> None:
+    """Allen-Cahn's invading front, exact on the line; the same differences against a front too fast show no order."""
+    width, steps, errors, wrong = 0.02, [], [], []
+
+    def front(x: Tensor, t: float, speed: float) -> Tensor:
+        return (1 - torch.tanh((x - 0.3 - speed * width * t) / (2 * math.sqrt(2) * width))) / 2
+
+    for n in (60, 120, 240):
+        made = sciml.problem("allen_cahn", dim=1, n=n, width=width, times=(2.0,))
+        (x,) = made.space.domain.points()
+        value = sciml.solve(made.replace(start=front(x, 0.0, 0.0)[None, None])).value[0, 0, 0]
+        steps.append(math.log(made.space.domain.spacing[0]))
+        for found, speed in ((errors, 3 / math.sqrt(2)), (wrong, 2.0)):
+            found.append(math.log(float((value - front(x, 2.0, speed)).norm() / value.norm())))
+    orders = [(found[-1] - found[0]) / (steps[-1] - steps[0]) for found in (errors, wrong)]
+    assert abs(orders[0] - 2) < 0.1 < abs(orders[1] - 2), f"observed orders {orders}"
+
+
+def test_exponential_runge_kutta_has_order_four_on_a_flow() -> None:
+    """Two vortices of unlike size, which transport one another, under the force of the data sets."""
+    x, y = (2 * torch.pi * p for p in sciml.Grid((24, 24), (1.0, 1.0), sides=Periodic()).points())
+    start = 6 * torch.sin(x) * torch.sin(y) + 3 * torch.cos(2 * x + y)
+    problem = sciml.problem("navier_stokes", n=24, viscosity=5e-3, times=(0.4,), start=start).with_target(steps=1e-11)
+    truth = run(problem, Collocation(step=0.4 / 64))
+    observed = slope(problem, with_steps(ExponentialRungeKutta), truth)
+    assert abs(observed - 4) < 0.2, f"observed order {observed:.2f}"
+
+
+def test_a_smooth_flow_is_spectral_in_space() -> None:
+    """A start of few waves: every four points more along an axis gain a digit, until the time steps decide."""
+    values = []
+    for n in (12, 16, 20, 48):
+        x, y = (2 * torch.pi * p for p in sciml.Grid((n, n), (1.0, 1.0), sides=Periodic()).points())
+        start = 2 * torch.sin(x) * torch.sin(y) + torch.cos(2 * x + y)
+        problem = sciml.problem("navier_stokes", n=n, viscosity=2e-2, times=(0.4,), start=start)
+        values.append(
+            run(problem.with_target(steps=1e-10), ExponentialRungeKutta(step=0.01))[0, 0, :: n // 4, :: n // 4]
+        )
+    errors = [float((value - values[-1]).norm() / values[-1].norm()) for value in values[:-1]]
+    assert errors[1] < 0.1 * errors[0] and errors[2] < 0.1 * errors[1] and errors[0] < 0.1, errors
