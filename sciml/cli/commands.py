@@ -188,12 +188,12 @@ def certify(file: Path, /, *, json: Flag = False) -> int:
 
 
 def data(file: Path, /, *, names: Pairs = None, dims: Pairs = None, json: Flag = False) -> int:
-    """Say what a data file holds: variables, axes, ranges, attributes.
+    """Say what a data file holds: variables, axes, units, ranges, attributes.
 
     Parameters
     ----------
     file
-        Our own layout, PDEBench, MATLAB, torch or HDF5.
+        Our own layout, PDEBench, measured CT, MRI or impedance tomography, MATLAB, NumPy, torch or HDF5.
     names
         Names in the file and here, as in `nu=coefficient tensor=u`.
     dims
@@ -205,10 +205,10 @@ def data(file: Path, /, *, names: Pairs = None, dims: Pairs = None, json: Flag =
     found = contents(opened(file, names, dims))
     if json:
         return emit(found)
-    columns = ("variable", "axes", "type", "smallest", "largest", "not finite")
+    columns = ("variable", "axes", "type", "unit", "smallest", "largest", "not finite")
     table(columns, ([row[column] for column in columns] for row in found["variables"]), title=str(file))
     if found["coordinates"]:
-        lines = ("coordinate", "length", "first", "last")
+        lines = ("coordinate", "length", "unit", "first", "last")
         table(lines, ([row[column] for column in lines] for row in found["coordinates"]))
     if found["attributes"]:
         table(("attribute", "value"), ((key, str(value)[:300]) for key, value in found["attributes"].items()))

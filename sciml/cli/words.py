@@ -295,6 +295,7 @@ def contents(data: xarray.Dataset) -> dict[str, Any]:
             "variable": str(name),
             "axes": {str(k): int(v) for k, v in variable.sizes.items()},
             "type": str(variable.dtype),
+            "unit": str(variable.attrs.get("units", "")),
             "smallest": None,
             "largest": None,
             "not finite": None,
@@ -318,6 +319,7 @@ def contents(data: xarray.Dataset) -> dict[str, Any]:
         {
             "coordinate": str(name),
             "length": int(line.size),
+            "unit": str(line.attrs.get("units", "")),
             "first": plain(line.values.reshape(-1)[0]),
             "last": plain(line.values.reshape(-1)[-1]),
         }

@@ -2,8 +2,8 @@
 
 Current pattern i is a row :math:`I_i` over the electrodes whose entries sum to zero. The potentials of the electrodes
 :math:`U_i` are seen through differences :math:`v_{ij} = P_j \\cdot U_i`, one for every row :math:`P_j` of the voltage
-patterns. The power :math:`I_i \\cdot U_i` is positive in every passive body, which tells columns of a square pattern
-matrix from its rows, and a wrong sign from a right one.
+patterns. In every passive body the power :math:`I_i \\cdot U_i` is positive, which tells a wrong sign from a right one, and
+:math:`I_i \\cdot U_k = I_k \\cdot U_i` (reciprocity), which tells columns of a square pattern matrix from its rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy
     import xarray
 
-__all__ = ["Tank", "current_unit", "dataset", "differences", "power"]
+__all__ = ["Tank", "current_unit", "dataset", "differences", "potentials", "power"]
 
 LARGEST_AMPERES, LARGEST_MILLIAMPERES = 0.05, 50.0
 """Below the first a largest current is taken for amperes, below the second for milliamperes."""
@@ -80,46 +80,48 @@ def current_unit(path: str, name: str, current: numpy.ndarray[Any, Any]) -> str:
     return "mA"
 
 
+def potentials(voltage: numpy.ndarray[Any, Any], patterns: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
+    """Potentials (injection, electrode) from their differences (injection, measurement) by least squares.
+
+    What the differences leave open is zero; missing ones, not numbers, are left out.
+    """
+    import numpy as np
+
+    found = np.zeros((len(voltage), patterns.shape[1]))
+    for row, kept in zip(voltage, found, strict=True):
+        seen = np.isfinite(row)
+        if seen.any():
+            kept[:] = np.linalg.lstsq(patterns[seen], row[seen], rcond=None)[0]
+    return found
+
+
 def power(
     voltage: numpy.ndarray[Any, Any], current: numpy.ndarray[Any, Any], patterns: numpy.ndarray[Any, Any]
 ) -> float:
-    """Sum over the injections of currents times potentials; missing voltages are left out of the least squares.
+    """Sum over the injections of currents times potentials, in the unit of current times that of voltage.
 
     Args:
         voltage: (injection, measurement); not a number where nothing was measured.
         current: (injection, electrode).
         patterns: (measurement, electrode).
-
-    Returns:
-        The power in the unit of current times that of voltage; 0 if nothing was measured.
     """
-    import numpy as np
-
-    total = 0.0
-    known = np.isfinite(voltage)
-    for row, seen, flow in zip(voltage, known, current, strict=True):
-        if seen.any():
-            total += float(flow @ np.linalg.lstsq(patterns[seen], row[seen], rcond=None)[0])
-    return total
+    return float((current * potentials(voltage, patterns)).sum())
 
 
 def differences(
-    path: str, name: str, voltage: numpy.ndarray[Any, Any], current: numpy.ndarray[Any, Any], square: Any
+    voltage: numpy.ndarray[Any, Any], current: numpy.ndarray[Any, Any], square: numpy.ndarray[Any, Any]
 ) -> numpy.ndarray[Any, Any]:
     """The voltage patterns (measurement, electrode) out of a square matrix whose rows or columns they are.
 
-    The reading with positive power is taken; the columns when both have it.
-
-    Raises:
-        InputError: neither reading has it.
+    The reading that violates reciprocity, :math:`I_i \\cdot U_k = I_k \\cdot U_i`, less is taken; columns if both are equal.
     """
-    found = {turned: power(voltage, current, square.T if turned else square) for turned in (True, False)}
-    if max(found.values()) < 0:
-        raise InputError(
-            f"the voltages of '{path}' with the patterns '{name}' mean that the body gives off power; change the sign of "
-            "the voltages or of the currents."
-        )
-    return square.T if found[True] >= 0 else square  # type: ignore[no-any-return]
+    import numpy as np
+
+    faults = []
+    for patterns in (square.T, square):
+        works = current @ potentials(voltage, patterns).T
+        faults.append(float(np.abs(works - works.T).sum()))
+    return square if faults[1] < faults[0] else square.T
 
 
 def dataset(

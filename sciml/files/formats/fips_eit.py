@@ -6,7 +6,7 @@ differences that were measured, and `Uel` (measurement, injection) in volts: 16 
 neighbours. The tank is round, 28 cm wide, with electrodes 2.5 cm wide at equal distances.
 
 The variables, axes, units and attributes are those of `ktc2023`. The matrix of patterns is square; it is read the way
-that makes the power positive (`sciml.files.impedance`). The file does not say where the first electrode is nor which way
+that reciprocity asks for (`sciml.files.impedance`). The file does not say where the first electrode is nor which way
 they are numbered: `electrode_angle` starts at the x axis and runs counterclockwise, so that a picture may stand turned
 or mirrored; and it does not say whether currents are amplitudes or effective values.
 """
@@ -48,10 +48,10 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
 
     Raises:
         InputError: damaged file, a missing, empty, non-numeric or mismatched array, no voltage at all, currents that do
-            not sum to zero, voltages that mean negative power either way the patterns are read.
+            not sum to zero.
 
     Warns:
-        of missing voltages, with their count; of currents whose size is not that of milliamperes.
+        of missing voltages, with their count; of currents whose size is not that of milliamperes; of negative power.
 
     *Fails when* the tank is another one: only its number of electrodes says so.
     """
@@ -82,7 +82,7 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
                 "injection) and (electrode, measurement)."
             )
     elif patterns.shape[0] == patterns.shape[1] and np.isfinite(patterns).all() and np.isfinite(current).all():
-        patterns = differences(path, "MeasPattern", voltage, current, parts["MeasPattern"])
+        patterns = differences(voltage, current, parts["MeasPattern"])
     tank = TANK if current.shape[1] == ELECTRODES else None
     found = dataset(path, voltage, current, np.ascontiguousarray(patterns), tank, SPELLED)
     return found.rename(check_names(path, names, map(str, found.data_vars)))

@@ -152,7 +152,7 @@ def _truth(path: str, truth: numpy.ndarray[Any, Any]) -> xarray.Dataset:
         raise InputError(
             f"'truth' of '{path}' holds {labels[:6]}; its labels are 0 (water), 1 (resistive) and 2 (conductive)."
         )
-    middles = (np.arange(PIXELS) + 0.5) * (2 * RADIUS / PIXELS) - RADIUS
+    middles = (np.arange(PIXELS) - (PIXELS - 1) / 2) * (2 * RADIUS / PIXELS)
     about = {"long_name": "kind of material", "flag_values": [0, 1, 2], "flag_meanings": "water resistive conductive"}
     return xarray.Dataset(
         {"truth": (("y", "x"), truth.astype(np.uint8), about)},
