@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sciml.training.augment import NodeReflection, Reflection, Translation, Transposition
+from sciml.training.denoising import EDM
 from sciml.training.fit import fit
 from sciml.training.fitted import Fit, Score
 from sciml.training.generate import generate
@@ -13,6 +14,6 @@ from sciml.training.schedules import Constant, Cosine, OneCycle
 from sciml.training.through import FittedPrior
 
 __all__ = [
-    "H1", "AdamW", "Constant", "Cosine", "Fit", "FittedPrior", "LogL2", "Muon", "NodeReflection", "Normaliser", "OneCycle", "Reflection", "RelativeL2",
+    "EDM", "H1", "AdamW", "Constant", "Cosine", "Fit", "FittedPrior", "LogL2", "Muon", "NodeReflection", "Normaliser", "OneCycle", "Reflection", "RelativeL2",
     "Samples", "Score", "Signature", "Translation", "Transposition", "fit", "generate", "pairs", "split", "windows",
 ]  # fmt: skip

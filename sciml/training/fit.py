@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sciml.core.inverse import Inverse
-from sciml.core.prior import Prior
+from sciml.core.prior import Denoising, Prior
 from sciml.core.solver import Solver
 from sciml.domains.errors import InputError
 from sciml.domains.space import usable
@@ -24,8 +24,10 @@ from sciml.training._estimate import estimate, real_parameters
 from sciml.training._members import Members
 from sciml.training._progress import bar, text
 from sciml.training._state import compare, load_run, load_weights, save_run, weights
+from sciml.training.denoising import EDM, DenoisingLoss, fit_denoiser
 from sciml.training.fitted import Fit, as_samples, mean_relative_l2
 from sciml.training.losses import H1, Loss, RelativeL2
+from sciml.training.matching import Draw as Images
 from sciml.training.optimisers import AdamW, Optimiser
 from sciml.training.samples import Normaliser, Samples, split
 from sciml.training.schedules import OneCycle, Schedule
@@ -92,6 +94,26 @@ def fit(
 ) -> FittedPrior[P]: ...
 
 
+@overload
+def fit(
+    network: P,
+    data: Tensor | Images,
+    *,
+    steps: int = 100,
+    validate: Tensor | None = None,
+    epochs: int = 60,
+    batch_size: int = 16,
+    learning_rate: float = 1e-3,
+    schedule: Schedule = ...,
+    optimizer: Optimiser = ...,
+    loss: DenoisingLoss = ...,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    progress: bool | None = None,
+) -> FittedPrior[P]: ...
+
+
 def fit(
     network: Any,
     data: Any,
@@ -106,7 +128,7 @@ def fit(
     learning_rate: float = 1e-3,
     schedule: Schedule = OneCycle(),  # noqa: B008  (frozen)
     optimizer: Optimiser = AdamW(),  # noqa: B008  (frozen)
-    loss: Loss = RelativeL2(),  # noqa: B008  (frozen)
+    loss: Loss | DenoisingLoss = RelativeL2(),  # noqa: B008  (frozen)
     augment: Sequence[Augmentation] = (),
     normalise: bool = True,
     seed: int = 0,
@@ -127,6 +149,10 @@ def fit(
     Inverse problem with its truth; the name of a catalogue entry draws ``batch_size`` (4) of its random members. Each step has
     members of its own, which depend on (seed, step) alone; an epoch is ``steps`` of them; ``validate`` is one problem (None: drawn).
     ``loss`` compares answer and truth. The arguments below that do not speak of pairs mean the same.
+
+    ``fit(prior, images)`` with a prior that denoises (``Diffusion(UNet(2), scale, shift)``) trains its network to remove white noise of
+    every level from clean images: a tensor (members, channel, \*space), or ``draw(count, generator)``. ``loss`` is ``EDM()``,
+    ``batch_size`` 16, ``validate`` clean images; the weights kept are a running mean over about a thousand steps.
 
     - ``data``: an xarray.Dataset (then ``inputs`` and ``targets`` name its variables), or what `pairs` or `windows`
       return. ``validate``: the same kind of thing; None sets aside a tenth of the members, drawn with ``seed``.
@@ -159,6 +185,12 @@ def fit(
             network, data, through=through, validate=validate, epochs=epochs, steps=steps, batch_size=batch_size or 4,
             learning_rate=learning_rate, schedule=schedule, optimizer=optimizer, loss=loss, seed=seed, out=out,
             resume=resume, progress=progress,
+        )  # fmt: skip
+    if isinstance(network, Denoising) and isinstance(network, Prior):
+        return fit_denoiser(
+            network, data, loss=EDM() if isinstance(loss, RelativeL2) else loss, validate=validate, epochs=epochs,  # type: ignore[arg-type]
+            steps=steps, batch_size=batch_size or 16, learning_rate=learning_rate, schedule=schedule,
+            optimizer=optimizer, seed=seed, out=out, resume=resume, progress=progress,
         )  # fmt: skip
     if isinstance(network, Prior):
         raise InputError(

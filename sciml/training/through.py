@@ -44,14 +44,14 @@ APART = 2**31  # between the seeds of training and those of validation
 
 @dataclass(frozen=True, eq=False)
 class FittedPrior(Generic[P]):
-    """A ``prior`` with the weights that did best on the validation members, the solver it was trained ``through``, and the record.
+    """A ``prior`` with the weights that did best on the validation members, the solver it was trained ``through`` (None: a denoiser, trained by itself), and the record.
 
     ``best_error`` is the least mean relative L2 error on the validation members, reached after epoch ``best_epoch``;
     ``history`` has one row per epoch, ``config`` the settings of the run.
     """
 
     prior: P
-    through: Solver[Any]
+    through: Solver[Any] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best_error: float = math.inf
