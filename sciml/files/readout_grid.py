@@ -59,15 +59,15 @@ class GridOfReadouts:
                 f"the header of '{rows.path}' gives no matrix; {matrix} was taken from the readouts.", stacklevel=3
             )
         width, turned = matrix[0], rows.flag(REVERSED)[kept]
-        if (samples == width).all() and (middle != width // 2).any():
+        before, after = head["discard_pre"].astype(int), head["discard_post"].astype(int)
+        before, after = np.where(turned, after, before), np.where(turned, before, after)
+        if (samples == width).all() and not (before + after).any() and (middle != width // 2).any():
             warnings.warn(
                 f"readouts of '{rows.path}' name sample {int(middle[middle != width // 2][0])} of {width} as the middle; as they "
                 "fill the matrix, they were not moved.",
                 stacklevel=4,
             )
             middle = np.full_like(middle, width // 2)
-        before, after = head["discard_pre"].astype(int), head["discard_post"].astype(int)
-        before, after = np.where(turned, after, before), np.where(turned, before, after)
         first, last = before - middle + width // 2, samples - after - middle + width // 2
         out = (first < 0) | (last > width) | (first >= last)
         if out.any():

@@ -72,7 +72,12 @@ def header(
 
 def ismrmrd(path: Path, xml: str, rows: list[dict[str, Any]], *, padded: bool = False) -> None:
     """Rows of `data` (coil, sample), optionally `traj` (sample, component) and fields of the head or its counters."""
-    kind = np.dtype([("head", np.dtype(HEAD, align=padded)), ("traj", FLOATS), ("data", FLOATS)], align=padded)
+    head, aligned = np.dtype(HEAD), np.dtype(HEAD, align=True)
+    if padded:  # as compilers lay out the structure
+        places = [aligned.fields[name][1] for name in head.names]
+        formats = [head[name] for name in head.names]
+        head = np.dtype({"names": head.names, "formats": formats, "offsets": places, "itemsize": aligned.itemsize})
+    kind = np.dtype([("head", head), ("traj", FLOATS), ("data", FLOATS)])
     table = np.zeros(len(rows), dtype=kind)
     for row, given in zip(table, rows, strict=True):
         coils, samples = given["data"].shape
