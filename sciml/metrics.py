@@ -207,7 +207,8 @@ def otsu(image: Tensor, bins: int = 256) -> Tensor:
     Raises:
         InputError: complex numbers, values that are not finite, fewer than three different bins filled.
 
-    *Fails when* there is one kind of inclusion only: three classes are found all the same, and water is split.
+    *Fails when* there is one kind of inclusion only: three classes are found all the same, and water is split; and when
+    pixels outside the tank have another value than water (the baseline divides the change from water, zero outside).
     """
     if image.is_complex() or image.ndim < 2 or not image.numel() or not bool(image.isfinite().all()):
         raise InputError(f"otsu divides finite real images (..., height, width), not {tuple(image.shape)}.")

@@ -8,6 +8,7 @@ k-space lies at half of the matrix.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from sciml.files.readouts import COUNTERS, LINES, REVERSED, Rows, lazily
 
 __all__ = ["GridOfReadouts"]
 
+BLOCK = 512
+"""Rows that are read at once."""
 LARGEST = 1 << 34
 """Samples of a grid beyond which the header is not believed."""
 
@@ -152,7 +155,7 @@ class Gridded:
         turned = grid.rows.flag(REVERSED)[grid.kept]
         for where, pick in enumerate(picks):
             chosen = np.flatnonzero(grid.place[:, 0] == pick) if grid.counters else np.arange(len(grid.kept))
-            for row, values in zip(chosen, grid.rows.many(grid.kept[chosen]), strict=True):
+            for row, values in self._signals(chosen):
                 at = (where, *grid.place[row][1 if grid.counters else 0 :])
                 values = values[:, ::-1] if turned[row] else values
                 first, last = int(grid.first[row]), int(grid.last[row])
@@ -164,6 +167,12 @@ class Gridded:
             sums = _cropped(sums, grid.surplus)
         found = np.moveaxis(sums, -2, -4)  # the coils before kz
         return np.ascontiguousarray(found).reshape(len(picks), *self.shape[1:])
+
+    def _signals(self, chosen: Any) -> Iterator[tuple[int, Any]]:
+        """The samples of some readouts, a block of rows in memory at a time."""
+        for start in range(0, len(chosen), BLOCK):
+            part = chosen[start : start + BLOCK]
+            yield from zip(part, self.grid.rows.many(self.grid.kept[part]), strict=True)
 
     def _skipped(self, row: int, turned: bool) -> int:
         head = self.grid.rows.head[self.grid.kept[row]]

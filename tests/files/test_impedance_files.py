@@ -49,6 +49,8 @@ def test_a_measurement_of_the_challenge(tmp_path: Path, empty: bool, reversed_ax
     np.testing.assert_allclose(data.voltage.values, exact, atol=1e-12)
     turned = voltage.reshape(*data.voltage.shape[::-1]).T
     assert np.abs(turned - exact).max() > 0.1
+    scans.save(tmp_path / "matrix.mat", {**arrays, next(iter(arrays)): exact.T})
+    np.testing.assert_allclose(open_dataset(tmp_path / "matrix.mat").voltage.values, exact)
 
 
 def test_missing_voltages_are_counted_aloud(tmp_path: Path) -> None:

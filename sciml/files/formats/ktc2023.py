@@ -1,7 +1,7 @@
 """Measurements, segmentations and the mesh of the Kuopio Tomography Challenge 2023 (doi:10.5281/zenodo.8252370).
 
 MATLAB files. A measurement holds `Inj` (electrode, injection) in milliamperes, `Mpat` (electrode, measurement) and `Uel`
-(injection * measurement, 1) in volts with the measurement running fastest; the empty tank spells them `Injref` and
+(injection * measurement, 1), or (measurement, injection), in volts, the measurement running fastest; the empty tank spells them `Injref` and
 `Uelref`. Voltages of removed electrodes are not numbers. A segmentation holds `truth` (256, 256): 0 water, 1 resistive,
 2 conductive; its first row is the top of the tank. The organisers' mesh holds nodes `g` in metres, triangles `H`
 counted from zero and the edges under each electrode, `elfaces`.
@@ -129,7 +129,8 @@ def _measurement(
             f"measurements make {injections * measurements}; save all of them, those not measured as NaN."
         )
     tank = TANK if current.shape[0] == ELECTRODES else None
-    return dataset(path, voltage.reshape(injections, measurements), current.T, patterns.T, tank, spelled)
+    rows = voltage.T if voltage.shape == (measurements, injections) else voltage.reshape(injections, measurements)
+    return dataset(path, rows, current.T, patterns.T, tank, spelled)
 
 
 def _real(path: str, name: str, arrays: Mapping[str, numpy.ndarray[Any, Any]]) -> Any:
