@@ -1,10 +1,10 @@
 """Measurements, segmentations and the mesh of the Kuopio Tomography Challenge 2023 (doi:10.5281/zenodo.8252370).
 
 MATLAB files. A measurement holds `Inj` (electrode, injection) in milliamperes, `Mpat` (electrode, measurement) and `Uel`
-(injection * measurement, 1), or (measurement, injection), in volts, the measurement running fastest; the empty tank spells them `Injref` and
-`Uelref`. Voltages of removed electrodes are not numbers. A segmentation holds `truth` (256, 256): 0 water, 1 resistive,
-2 conductive; its first row is the top of the tank. The organisers' mesh holds nodes `g` in metres, triangles `H`
-counted from zero and the edges under each electrode, `elfaces`.
+(injection * measurement, 1), or (measurement, injection), in volts, the measurement running fastest; the empty tank
+spells them `Injref` and `Uelref`. Voltages of removed electrodes are not numbers. A segmentation holds `truth` (256, 256):
+0 water, 1 resistive, 2 conductive; its first row is the top of the tank. The organisers' mesh holds nodes `g` in metres,
+triangles `H` counted from zero and the edges under each electrode, `elfaces`.
 
 What is read, with named axes:
 
