@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from sciml.core.noise import Noise, across, total
+from sciml.core.noise import Noise, across, inner
 from sciml.domains.errors import InputError
 
 __all__ = ["CorrelatedNoise", "Correlation", "CovarianceMatrix", "PowerSpectrum"]
@@ -169,7 +169,8 @@ class CorrelatedNoise(Noise):
 
     def chi_square(self, z: Tensor, y: Tensor) -> Tensor:
         """``|L^-1 (z - y)|^2``."""
-        return total(self.whiten(z - y, y).abs().square())
+        r = self.whiten(z - y, y)
+        return inner(r, r)
 
     def whitened_slope(self, z: Tensor, y: Tensor) -> Tensor:
         """``L^-1 (z - y)``."""
@@ -177,7 +178,7 @@ class CorrelatedNoise(Noise):
 
     def conjugate(self, q: Tensor, y: Tensor) -> Tensor:
         """``|q|^2 / 2 + <q, L^-1 y>``."""
-        return total(q.abs().square()) / 2 + total((q.conj() * self.whiten(y, y)).real)
+        return inner(q, q) / 2 + inner(q, self.whiten(y, y))
 
     def dual_prox(self, q: Tensor, step: Tensor, y: Tensor) -> Tensor:
         """``(q - step L^-1 y) / (1 + step)``."""

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
+from sciml.core.calibration import sampled_checks
 from sciml.core.linear import ForwardModel, LinearOperator
-from sciml.core.noise import Noise, across, total
+from sciml.core.noise import Noise, across, inner
 from sciml.core.prior import Composite, Energy, Prior, Proximable, Smooth
 from sciml.core.problem import Problem, as_field, opaque, unpack
 from sciml.core.recipe import Recipe
@@ -54,6 +55,7 @@ class Inverse(Problem, Generic[P]):
       ``tau = step / weight``, ``L`` the curvature of ``F``. For a
       forward model that is not linear the number measures stationarity, not global optimality.
     * ``misfit`` is ``|chi^2 / dof - 1|``; the default target is the larger of 0.05 and two standard deviations of it.
+    * An answer with ``samples`` is judged by their chi-square and its ``calibration`` record (``core/calibration.py``) instead.
     """
 
     name: str
@@ -198,7 +200,7 @@ class Inverse(Problem, Generic[P]):
         left = 2 * self.noise.energy(z, self.data) - self.noise.dof(self.data)  # what is not noise
         for _ in range(steps):
             image = tangent.adjoint(self.noise.bend(tangent(p), z, self.data))
-            bend = total((p.conj() * image).real)
+            bend = inner(p, image)
             go = (bend > 0) & (left > 0)
             alpha = torch.where(go, rho / bend.clamp_min(1e-300), torch.zeros_like(rho))
             left = left - alpha * rho
@@ -224,7 +226,7 @@ class Inverse(Problem, Generic[P]):
                 _, gradient = self.fidelity(x)
                 ahead = self.forward.linearise(x)(gradient)
                 bent = self.noise.bend(ahead, self.forward(x), self.data)
-                length = total(gradient.abs().square()) / total((ahead.conj() * bent).real).clamp_min(1e-300)
+                length = inner(gradient, gradient) / inner(ahead, bent).clamp_min(1e-300)
                 x = x - across(length, x) * gradient
             return float(x.abs().flatten(1).kthvalue(max(1, int(0.995 * x[0].numel())), dim=1).values.median())
 
@@ -238,15 +240,17 @@ class Inverse(Problem, Generic[P]):
         return self.noise.chi_square(self.forward(x), self.data) / self.noise.dof(self.data)
 
     def default_targets(self) -> dict[str, float]:
-        """Optimality 1e-3; for the misfit the larger of 0.05 and two standard deviations of ``chi^2 / dof``."""
+        """Optimality 1e-3; calibration 0.15; for the misfit the larger of 0.05 and two standard deviations of ``chi^2 / dof``."""
         spread = 2 * math.sqrt(2 / max(float(self.noise.dof(self.data).min()), 1.0))
-        return {"optimality": 1e-3, "misfit": max(0.05, spread)}
+        return {"optimality": 1e-3, "misfit": max(0.05, spread), "calibration": 0.15}
 
     def certify(self, answer: Answer | Tensor) -> tuple[Check, ...]:
         """``optimality`` and ``misfit`` as the class docstring says; chi-square per degree of freedom is told beside."""
         x = unpack(self, answer, self.space.shape)
         judged = answer if isinstance(answer, Answer) else None
         weight = self.weights(judged)
+        if judged is not None and judged.samples is not None:
+            return sampled_checks(self, judged)
         with torch.no_grad():
             x = x.to(self.data.device)
             x = x.to(self.space.zeros().dtype) if x.is_complex() == self.space.zeros().is_complex() else x
@@ -283,9 +287,10 @@ class Inverse(Problem, Generic[P]):
         if back is None:
             back = self.forward.linearise(x).adjoint(self.noise.unwhiten(q, y)) + prior.operator.adjoint(p)
         value, outer = self.noise.energy(z, y), weight.to(torch.float64) * prior.outer(kx)
-        miss = value + self.noise.conjugate(q, y) - total((q.conj() * self.noise.whiten(z, y)).real)
-        slack = outer + prior.conjugate(p, weight) - total((p.conj() * kx).real)
-        outside = total((x - prior.inside(x)).abs().square())
+        miss = value + self.noise.conjugate(q, y) - inner(q, self.noise.whiten(z, y))
+        slack = outer + prior.conjugate(p, weight) - inner(p, kx)
+        beyond = x - prior.inside(x)
+        outside = inner(beyond, beyond)
         reach = _size(prior.descent(x, back)) * self.radius(x)
         found = (miss.abs() + slack.abs() + reach) / (value + outer).clamp_min(1e-300)
         return torch.where(outside > 0, torch.full_like(found, math.inf), found)
@@ -318,7 +323,7 @@ class Inverse(Problem, Generic[P]):
             return _size(move) / (short * _size(x)).clamp_min(1e-300)
         _, ahead = self.fidelity(onward)
         rest = move / across(step, x) + ahead - gradient
-        # The step is part of the answer's error: what it would gain is charged too.
+        # The step is part of the answer's error.
         gain = (self.objective(x, weight) - self.objective(onward, weight)).abs()
         return (_size(rest) * size + gain) / self.objective(x, weight).clamp_min(1e-300)
 
@@ -349,10 +354,8 @@ class Inverse(Problem, Generic[P]):
             )
 
     def _axes(self) -> list[str]:
-        count = self.data.ndim - 2
-        return (
-            ["view", "bin"] if count == 2 and hasattr(self.forward, "angles") else [f"index {i}" for i in range(count)]
-        )
+        count, scan = self.data.ndim - 2, hasattr(self.forward, "angles")
+        return ["view", "bin"] if count == 2 and scan else [f"index {i}" for i in range(count)]
 
     def gauge(self, u: Tensor) -> Tensor:
         """``u`` itself."""

@@ -17,12 +17,24 @@ from torch import Tensor
 
 from sciml.domains.errors import InputError
 
-__all__ = ["GaussianNoise", "Noise", "across", "total"]
+__all__ = ["GaussianNoise", "Noise", "across", "inner", "total"]
+
+TINY = 1e-11  # a sigma below which products of forward model and gradient overflow in single precision
 
 
 def total(t: Tensor) -> Tensor:
     """Sum over all axes but the first, in double precision."""
     return t.flatten(1).sum(1, dtype=torch.float64)
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """The real inner product per member; products as well as sums in double precision.
+
+    Gradients of a misfit are of the size ``1 / sigma^2``, products of two of them leave single precision for small units.
+    """
+    if a.is_complex():
+        return total((a.to(torch.complex128).conj() * b.to(torch.complex128)).real)
+    return total(a.to(torch.float64) * b.to(torch.float64))
 
 
 def across(step: Tensor | float, like: Tensor) -> Tensor:
@@ -181,7 +193,8 @@ class GaussianNoise(Noise):
 
     def chi_square(self, z: Tensor, y: Tensor) -> Tensor:
         """``|W (z - y)|^2``."""
-        return total(self.whiten(z - y, y).abs().square())
+        r = self.whiten(z - y, y)
+        return inner(r, r)
 
     def whitened_slope(self, z: Tensor, y: Tensor) -> Tensor:
         """``W (z - y)``."""
@@ -189,7 +202,7 @@ class GaussianNoise(Noise):
 
     def conjugate(self, q: Tensor, y: Tensor) -> Tensor:
         """``|q|^2 / 2 + <q, W y>``."""
-        return total(q.abs().square()) / 2 + total((q.conj() * self.whiten(y, y)).real)
+        return inner(q, q) / 2 + inner(q, self.whiten(y, y))
 
     def dual_prox(self, q: Tensor, step: Tensor, y: Tensor) -> Tensor:
         """``(q - step W y) / (1 + step)``; zero where nothing was measured."""
@@ -222,6 +235,23 @@ class GaussianNoise(Noise):
         if not bool((sigma > 0).all()) or not bool(torch.isfinite(sigma).all()):
             raise InputError(
                 f"{name!r}: sigma is {float(sigma.min()):.3g} at its least; the noise must be positive and finite (exclude data with measured=, or use GaussianNoise.estimate(data))"
+            )
+
+        if torch.finfo(y.dtype).eps > 1e-10:
+            self._check_single(name, y, sigma)
+
+    def _check_single(self, name: str, y: Tensor, sigma: Tensor) -> None:
+        """Noise that single precision cannot hold: below its rounding of the data, or with an inverse that leaves its range."""
+        eps, least = torch.finfo(y.dtype).eps, float(sigma.min())
+        if least < TINY:
+            raise InputError(
+                f"{name!r}: sigma is {least:.3g} at its least, and in single precision 1 / sigma^3 leaves the numbers there are; multiply data and sigma by a number that brings them nearer to one, or work in float64"
+            )
+        seen = torch.ones_like(y, dtype=torch.bool) if self.measured is None else self.measured.expand(y.shape)
+        rounded = (sigma.expand(y.shape) < eps / 2 * y.abs()) & seen
+        if 2 * int(rounded.sum()) > int(seen.sum()):
+            raise InputError(
+                f"{name!r}: sigma is {least:.3g}, less than what single precision rounds off data of size {float(y.abs().max()):.3g}; no image explains them so well: work in float64, or give a sigma that includes the rounding"
             )
 
     @classmethod

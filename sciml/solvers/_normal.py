@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sciml.core.inverse import Inverse
 from sciml.core.linear import LinearOperator
-from sciml.core.noise import GaussianNoise, across, total
+from sciml.core.noise import GaussianNoise, across, inner
 from sciml.core.prior import Energy
 from sciml.core.problem import Problem
 from sciml.solvers.gmres import settled
@@ -33,11 +33,6 @@ __all__ = [
 ]
 
 Map = Callable[[Tensor], Tensor]
-
-
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """The real inner product per member, summed in double precision."""
-    return total((a.conj() * b).real) if a.is_complex() else total(a * b)
 
 
 def ratio(top: Tensor, bottom: Tensor) -> Tensor:

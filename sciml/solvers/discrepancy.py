@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sciml.core.gradients import Gradient, Unroll
 from sciml.core.inverse import Inverse
-from sciml.core.noise import across, total
+from sciml.core.noise import across, inner
 from sciml.core.prior import Energy
 from sciml.core.problem import Problem
 from sciml.core.solution import Answer, Code
@@ -146,7 +146,7 @@ class Discrepancy(Solver[Any]):
                 _, gradient = problem.fidelity(zero)
                 ahead = problem.forward.linearise(zero)(gradient)
                 bent = problem.noise.bend(ahead, problem.forward(zero), problem.data)
-                length = total(gradient.abs().square()) / total((ahead.conj() * bent).real).clamp_min(1e-300)
+                length = inner(gradient, gradient) / inner(ahead, bent).clamp_min(1e-300)
                 start = zero - across(length, zero) * gradient
             inside = getattr(problem.prior, "inside", None)
             start = start if inside is None else inside(start)
@@ -168,8 +168,8 @@ class Discrepancy(Solver[Any]):
         gradient = tangent.adjoint(problem.noise.unwhiten(draw, problem.data))
         ahead = tangent(gradient)
         bent = problem.noise.bend(ahead, problem.forward(zero), problem.data)
-        size = total(gradient.abs().square())
-        length = size / total((ahead.conj() * bent).real).clamp_min(1e-300)
+        size = inner(gradient, gradient)
+        length = size / inner(ahead, bent).clamp_min(1e-300)
         found: Tensor = length * size / prior.energy(across(length, zero) * gradient).to(size).clamp_min(1e-300)
         return torch.where(torch.isfinite(found), found, torch.zeros_like(found))
 

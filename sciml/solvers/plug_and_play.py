@@ -25,7 +25,7 @@ from torch import Tensor
 from sciml.core.gradients import Gradient, Unroll
 from sciml.core.inverse import Inverse, curvature
 from sciml.core.linear import LinearOperator
-from sciml.core.noise import across, total
+from sciml.core.noise import across, inner
 from sciml.core.prior import Denoising
 from sciml.core.problem import Problem
 from sciml.core.solution import Answer, Code
@@ -140,7 +140,8 @@ class PlugAndPlay(Iterative[Inverse[Denoising]]):
         fine = (2 * data.value <= dof).detach()  # nothing to do
         best, at, chi = z, log_rho, problem.misfit(z)
         before: tuple[Tensor, Tensor] | None = None
-        trial, size = log_rho, total(data.gradient.detach().abs().square()).sqrt()
+        here = data.gradient.detach()
+        trial, size = log_rho, inner(here, here).sqrt()
 
         def enough(d: Tensor, left: Tensor, drop: Tensor) -> Tensor:
             return left <= 1e-3 * size

@@ -31,7 +31,7 @@ from torch import Tensor
 from sciml.core.gradients import Gradient, Unroll
 from sciml.core.inverse import Inverse
 from sciml.core.linear import LinearOperator
-from sciml.core.noise import across, total
+from sciml.core.noise import across, inner
 from sciml.core.prior import Composite
 from sciml.core.problem import Problem
 from sciml.core.solution import Answer, Code
@@ -173,7 +173,7 @@ class PrimalDual(Iterative[Inverse[Composite]]):
             gap = self._gap(problem, x, q, p, z, kx, back, gap)
         if self.ratio is None and count in (10, 20, 40, 80, 160) and self.max_steps > 20:
             with torch.no_grad():
-                dual = (total(q.abs().square()) + total(p.abs().square()) * setup.prior_size / setup.data_size).sqrt()
+                dual = (inner(q, q) + inner(p, p) * setup.prior_size / setup.data_size).sqrt()
                 travelled = _size(x) * setup.data_size.sqrt()
                 wanted = (EAGER * dual / travelled).to(ratio)
                 ratio = torch.where(torch.isfinite(wanted) & (wanted > 0), wanted, ratio)
@@ -240,8 +240,7 @@ def _joint(joint: Tensor, x: Tensor, dx: Tensor, dq: Tensor, dk: Tensor, setup: 
 
 
 def _norm(r: Tensor) -> Tensor:
-    size: Tensor = torch.linalg.vector_norm(r.flatten(1), dim=1)
-    return size
+    return _size(r).to(r.real.dtype)
 
 
 def _same(v: Tensor) -> Tensor:
@@ -268,7 +267,7 @@ def _size_in(problem: Inverse[Any], prior: Any) -> Tensor:
 
 
 def _size(r: Tensor) -> Tensor:
-    return total(r.abs().square()).sqrt()
+    return inner(r, r).sqrt()
 
 
 def example() -> tuple[PrimalDual, Inverse[Any]]:
