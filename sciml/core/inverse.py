@@ -260,12 +260,10 @@ class Inverse(Problem, Generic[P]):
             if not self.energetic:
                 return (gate, told)
             if weight is None:  # nothing can be optimal for a prior of unknown weight
-                never = Check("optimality", torch.full_like(chi, math.inf), self.targets["optimality"])
-                return (never, gate, told)
+                return (Check("optimality", torch.full_like(chi, math.inf), self.targets["optimality"]), gate, told)
             dual = None if judged is None else judged.dual
             optimal = Check("optimality", self.optimality(x, weight, dual), self.targets["optimality"])
-            chosen = judged is not None and judged.posed is not None
-            return (optimal, gate, told) if chosen else (optimal, told)
+            return (optimal, gate, told) if judged is not None and judged.posed is not None else (optimal, told)
 
     def gap(
         self,

@@ -1,13 +1,13 @@
 """What is known before measuring: energies, proximal maps and denoisers, classical and learned."""
 
+from sciml.core.probability_flow import Ancestral as Ancestral
+from sciml.core.probability_flow import Euler as Euler
+from sciml.core.probability_flow import Heun as Heun
 from sciml.priors.denoiser import Denoiser as Denoiser
 from sciml.priors.diffusion import Diffusion as Diffusion
 from sciml.priors.gaussian import Gaussian as Gaussian
 from sciml.priors.learned_prox import LearnedProx as LearnedProx
 from sciml.priors.mixture import Mixture as Mixture
-from sciml.priors.probability_flow import Ancestral as Ancestral
-from sciml.priors.probability_flow import Euler as Euler
-from sciml.priors.probability_flow import Heun as Heun
 from sciml.priors.smoothness import Smoothness as Smoothness
 from sciml.priors.total_variation import TotalVariation as TotalVariation
 from sciml.priors.unfolded import Unfolded as Unfolded

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from sciml.core.noise import across
 from sciml.core.prior import Prior
+from sciml.core.probability_flow import Heun, Walk
 from sciml.domains.errors import InputError
 from sciml.domains.space import Space
 from sciml.priors._stored import load_prior, save_prior
-from sciml.priors.probability_flow import Heun, Walk
 
 __all__ = ["Diffusion", "example"]
 
@@ -156,7 +156,7 @@ class Diffusion(Prior):
         for i in range(count):
             sigma = math.exp(low + (high - low) * i / (count - 1))
             error = 0.0
-            for part in clean.split(8):
+            for part in torch.split(clean, 8):
                 n = torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part)
                 with torch.no_grad():
                     error += float((self.denoise(part + sigma * n, sigma) - part).square().sum())
@@ -209,4 +209,4 @@ def example() -> tuple[Diffusion, Space]:
             weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
     network.eval().requires_grad_(False)
     prior = Diffusion(network, scale=0.5, shift=0.3, range=(-1.0, 1.5), levels=(0.01, 20.0), walk=Heun(4))
-    return prior, Pixels((9, 7), extent=(1.0, 0.7)).space()
+    return prior, Pixels((9, 7), extent=(1.0, 0.7)).space(dtype=torch.float32)

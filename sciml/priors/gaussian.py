@@ -165,10 +165,29 @@ class Gaussian(Prior):
         """``mean + C (C + sigma^2)^-1 (x - mean)``, the posterior mean."""
         return self._shrink(x, torch.as_tensor(sigma, dtype=x.dtype, device=x.device).square())
 
+    @property
+    def levels(self) -> tuple[float, float]:
+        """Noise levels well below the least and above the greatest standard deviation that a pattern of it has."""
+        values = self._at().values
+        return 0.1 * float(values.min()) ** 0.5, 100 * float(values.max()) ** 0.5
+
+    def remaining(self, sigma: float) -> float:
+        """The root mean variance of a pixel given the image with noise ``sigma``."""
+        values = self._at().values.to(torch.float64)
+        return float((values * sigma**2 / (values + sigma**2)).mean().sqrt())
+
     def _shrink(self, v: Tensor, amount: Tensor) -> Tensor:
         values, mean = self._values(v), self._mean(v)
         more = amount.reshape(-1, *[1] * (v.ndim - 1 if self._at().vectors is None else 1))
         return mean + self._at().filter(v - mean, values / (values + more))
+
+    def covariant(self, x: Tensor) -> Tensor:
+        """``C x``, with any leading axes."""
+        return self._at().filter(x, self._values(x))
+
+    def colour(self, n: Tensor) -> Tensor:
+        """``mean + C^(1/2) n``: white noise ``n``, with any leading axes, turned into draws."""
+        return self._mean(n) + self._at().filter(n, self._values(n).sqrt())
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
         """``mean + C^(1/2) n``, ``(count, channel, *space)``; drawn on the generator's device in float64."""

@@ -71,6 +71,12 @@ class Mixture(Prior):
         wide = 2 * float(self.values.max()) ** 0.5
         return float(self.means.min()) - wide, float(self.means.max()) + wide
 
+    @property
+    def levels(self) -> tuple[float, float]:
+        """Noise levels well below the least deviation within a component and above that of the whole."""
+        wide = float(self.means.flatten(1).std(0, unbiased=False).max()) + float(self.values.max()) ** 0.5
+        return 0.1 * float(self.values.min()) ** 0.5, 100 * wide
+
     def fits(self, space: Space) -> str | None:
         """Real images of the shape of the means."""
         if space.complex or space.dtype.is_complex:

@@ -1,6 +1,7 @@
 """Solvers: immutable records of settings that turn a problem into an answer."""
 
 from sciml.solvers.admm import ADMM as ADMM
+from sciml.solvers.calibrated import Calibrated as Calibrated
 from sciml.solvers.chained import Chained as Chained
 from sciml.solvers.collocation import Collocation as Collocation
 from sciml.solvers.conjugate_gradient import ConjugateGradient as ConjugateGradient

@@ -12,9 +12,9 @@ __all__ = ["solvers", "who_accepts"]
 
 
 def solvers() -> list[type[Solver]]:
-    """Every final solver class of ``sciml.solvers`` and ``sciml.learned``."""
+    """Every final solver class of ``sciml.solvers``, ``sciml.samplers`` and ``sciml.learned``."""
     found: dict[str, type[Solver]] = {}
-    for folder in ("sciml.solvers", "sciml.learned"):
+    for folder in ("sciml.solvers", "sciml.samplers", "sciml.learned"):
         module = importlib.import_module(folder)
         for name, thing in vars(module).items():
             if inspect.isclass(thing) and issubclass(thing, Solver) and not inspect.isabstract(thing):

@@ -62,7 +62,8 @@ class EDM:
         sigma = prior.scale * s
         noisy = clean + sigma.to(clean).reshape(-1, *[1] * (clean.ndim - 1)) * n
         square = ((prior.denoise(noisy, sigma) - clean) / prior.scale).square().flatten(1).mean(1)
-        return ((1 + s.square().reciprocal()).to(square) * square).mean()
+        value: Tensor = ((1 + s.square().reciprocal()).to(square) * square).mean()
+        return value
 
 
 def fit_denoiser(
@@ -198,6 +199,6 @@ def _score(
     network.eval()
     generator, like = torch.Generator().manual_seed(0), next(network.parameters())
     with torch.no_grad():
-        found = [float(loss(prior, part.to(like), generator)) * len(part) for part in clean.split(16)]
+        found = [float(loss(prior, part.to(like), generator)) * len(part) for part in torch.split(clean, 16)]
     load_weights(network, kept, "the weights")
     return sum(found) / len(clean)

@@ -128,7 +128,7 @@ def fit(
     learning_rate: float = 1e-3,
     schedule: Schedule = OneCycle(),  # noqa: B008  (frozen)
     optimizer: Optimiser = AdamW(),  # noqa: B008  (frozen)
-    loss: Loss | DenoisingLoss = RelativeL2(),  # noqa: B008  (frozen)
+    loss: Any = RelativeL2(),  # noqa: B008  (frozen)
     augment: Sequence[Augmentation] = (),
     normalise: bool = True,
     seed: int = 0,
@@ -188,7 +188,7 @@ def fit(
         )  # fmt: skip
     if isinstance(network, Denoising) and isinstance(network, Prior):
         return fit_denoiser(
-            network, data, loss=EDM() if isinstance(loss, RelativeL2) else loss, validate=validate, epochs=epochs,  # type: ignore[arg-type]
+            network, data, loss=EDM() if isinstance(loss, RelativeL2) else loss, validate=validate, epochs=epochs,
             steps=steps, batch_size=batch_size or 16, learning_rate=learning_rate, schedule=schedule,
             optimizer=optimizer, seed=seed, out=out, resume=resume, progress=progress,
         )  # fmt: skip

@@ -39,6 +39,9 @@ SIDEWAYS: dict[tuple[str, str], tuple[str, str]] = {
     ("solvers", "priors"): ("lazy", "example()"),
     ("priors", "solvers"): ("lazy", "an unfolded prior names the solver that its weights belong to"),
     ("solvers", "discretise"): ("lazy", "example() and default operators"),
+    ("solvers", "samplers"): ("lazy", "example() of Calibrated"),
+    ("solvers", "solving"): ("lazy", "example() of Calibrated"),
+    ("samplers", "priors"): ("lazy", "example()"),
 }
 
 HEAVY = frozenset({"xarray", "h5py", "h5netcdf", "matplotlib", "scipy", "pandas", "rich", "cyclopts", "safetensors"})
