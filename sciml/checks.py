@@ -191,7 +191,7 @@ def _spacing(problem: Problem) -> float:
     domain = problem.space.domain
     if domain is None:
         raise InputError(f"{problem.name!r} has no grid to refine")
-    return domain.spacing[0]
+    return problem.space.box.spacing[0]
 
 
 def consistent(problem: Problem, u: Callable[..., Tensor], *, expected: float = 2.0, margin: float = 0.25) -> Result:

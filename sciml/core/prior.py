@@ -7,24 +7,32 @@ fields are ``(batch, channel, *space)``. A prior that depends on the geometry (s
 
 from __future__ import annotations
 
-from typing import Protocol, Self, runtime_checkable
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from sciml.core.linear import LinearOperator
 from sciml.domains.errors import InputError
+from sciml.domains.mesh import Elements, Mesh
 from sciml.domains.space import Space
 
 __all__ = ["Composite", "Denoising", "Energy", "Generative", "Prior", "Proximable", "Smooth"]
 
 
 class Prior:
-    """Abstract by what it leaves out: a prior adds the methods of the protocols that it can keep."""
+    """Abstract by what it leaves out: a prior adds the methods of the protocols that it can keep.
+
+    ``meshes`` says whether it understands fields on a Mesh, whose values are a list and no image.
+    """
+
+    meshes: ClassVar[bool] = False
 
     def on(self, space: Space) -> Self:
         """The prior for images of this space; raises InputError where ``fits`` has an objection."""
         reason = self.fits(space)
+        if reason is None and isinstance(space.domain, Mesh | Elements) and not self.meshes:
+            reason = "they live on a mesh, and it needs an image of pixels; spread pixels over the mesh with image=Spread(mesh, Pixels(...).space())"
         if reason is not None:
             raise InputError(f"{type(self).__name__} does not fit images of shape {space.shape}: {reason}")
         return self

@@ -146,6 +146,16 @@ class Mesh:
         _, place, count = torch.unique(edges.sort(1).values, dim=0, return_inverse=True, return_counts=True)
         return edges[count[place] == 1]
 
+    def inner_edges(self) -> tuple[Tensor, Tensor]:
+        """Edges between two triangles, ``(k, 2)`` node numbers, and the two triangles, ``(k, 2)``."""
+        t = self.triangles
+        edges = torch.cat((t[:, [0, 1]], t[:, [1, 2]], t[:, [2, 0]])).sort(1).values
+        owner = torch.arange(len(t)).repeat(3)
+        order = (edges[:, 0] * len(self.nodes) + edges[:, 1]).argsort(stable=True)
+        edges, owner = edges[order], owner[order]
+        pair = (edges[1:] == edges[:-1]).all(1).nonzero().reshape(-1)
+        return edges[pair], torch.stack((owner[pair], owner[pair + 1]), 1)
+
     def side(self, name: str) -> Tensor:
         """The edges of a side, ``(k, 2)``; InputError where the mesh has none of that name."""
         if name not in self.sides:

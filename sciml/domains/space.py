@@ -51,6 +51,18 @@ class Space:
         return self.domain
 
     @property
+    def box(self) -> Grid | Pixels:
+        """The grid or the pixels of this space; InputError on a mesh or on nothing, which have no axes and no spacing."""
+        from sciml.domains.grid import Grid
+        from sciml.domains.pixels import Pixels
+
+        if not isinstance(self.domain, Grid | Pixels):
+            raise InputError(
+                f"this needs a Grid or Pixels, with a spacing along each axis, not {type(self.domain).__name__}"
+            )
+        return self.domain
+
+    @property
     def dim(self) -> int:
         """Number of space axes of a field: one on a mesh, whose nodes are listed."""
         return len(self.shape) - 1

@@ -1,13 +1,11 @@
 """Potentials of all electrodes from one factorisation: the pattern of the matrix, its values, and a solve with derivatives.
 
 The matrix is ``A = sum_k sigma_k S_k + sum_l T_l / z_l`` without the row and column of one grounded unknown, so that it is symmetric and positive
-definite. The order of the unknowns (reverse Cuthill-McKee) and the pattern belong to the mesh and are found once; a band of moderate width is
-factored by LAPACK's banded Cholesky, a wide one by SuperLU in symmetric mode.
+definite. The order of the unknowns (reverse Cuthill-McKee) and the pattern belong to the mesh and are found once; the matrices of all members are factored in blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,11 +13,10 @@ from torch import Tensor
 
 from sciml.domains.errors import InputError
 from sciml.domains.mesh import Mesh
+from sciml.forward._blocks import Factor, factored
 from sciml.forward.electrodes import Wiring
 
-Solve = Callable[[Any], Any]
-
-WIDEST = 60_000_000  # entries of a band that is still quicker than a sparse factorisation
+MOST = 60_000_000  # entries of the factors that are held at a time
 
 
 class System:
@@ -55,14 +52,22 @@ class System:
         width = elements + self.electrodes
         made = coo_array((entries, (slot.reshape(-1), source)), shape=(len(keys), width)).tocsr()
         self.table, self.turned = made, made.T.tocsr()
-        self.band = int((self.rows - self.columns).max())
-        self.where = self.columns * (self.band + 1) + self.rows - self.columns
+        self.band = max(1, int((self.rows - self.columns).max()))
+        self.blocks = -(-self.size // self.band)
+        blocks, below = self.columns // self.band, self.rows // self.band - self.columns // self.band
+        self.block = torch.from_numpy(2 * blocks + below)
+        self.within = torch.from_numpy(self.rows % self.band * self.band + self.columns % self.band)
         self.row_index, self.column_index = torch.from_numpy(self.rows), torch.from_numpy(self.columns)
         load = torch.zeros((self.size, self.electrodes), dtype=torch.float64)
         mean = wiring.load.mean(1, keepdim=True)
         load[self.place[self.place >= 0]] = (wiring.load - mean)[self.place >= 0]
         self.load = load
-        self.full = torch.where(self.place >= 0, self.place, torch.full_like(self.place, self.size))
+        rows = np.repeat(np.arange(2 * elements), 3)
+        steep = (table * mesh.areas().sqrt().reshape(-1, 1, 1)).mT.reshape(-1).numpy()
+        corners = place[triangles.unsqueeze(1).expand(-1, 2, 3).reshape(-1).numpy()]
+        inside = corners >= 0
+        tilt = coo_array((steep[inside], (rows[inside], corners[inside])), shape=(2 * elements, self.size))
+        self.tilt = tilt.tocsr()
 
     def values(self, sigma: Tensor, admittance: Tensor | None) -> Tensor:
         """The lower entries ``(batch, entries)`` from conductivities ``(batch, elements)`` and ``1 / z`` ``(electrodes,)``."""
@@ -75,65 +80,39 @@ class System:
         found: Tensor = Rows.apply(torch.cat((sigma, rest), 1), self.table, self.turned)  # type: ignore[no-untyped-call]
         return found
 
-    def factors(self, values: Tensor) -> list[Solve | None]:
-        """For each member a function that solves with right-hand sides ``(size, k)``; None where the matrix is not positive."""
-        return [self._factor(row) for row in values.detach().cpu().numpy()]
+    def factor(self, values: Tensor) -> Factor:
+        """The factorisation of every member."""
+        b, batch = self.band, len(values)
+        whole = values.new_zeros((2 * self.blocks, batch, b * b))
+        whole.transpose(0, 1)[:, self.block.to(values.device), self.within.to(values.device)] = values.detach()
+        whole = whole.reshape(self.blocks, 2, batch, b, b)
+        rest = self.blocks * b - self.size
+        if rest:
+            whole[-1, 0, :, b - rest :, b - rest :] = torch.eye(rest, dtype=values.dtype, device=values.device)
+        return factored(whole)
 
-    def _factor(self, values: Any) -> Solve | None:
-        import numpy as np
-
-        if not np.isfinite(values).all():
-            return None
-        if (self.band + 1) * self.size > WIDEST:
-            return self._sparse(values)
-        from scipy.linalg import lapack
-
-        flat = np.zeros((self.band + 1) * self.size)
-        flat[self.where] = values
-        band, failed = lapack.dpbtrf(flat.reshape(self.size, self.band + 1).T, lower=1, overwrite_ab=1)
-        if failed:
-            return None
-        return lambda right: lapack.dpbtrs(band, right, lower=1)[0]
-
-    def _sparse(self, values: Any) -> Solve | None:
-        import numpy as np
-        from scipy.sparse import csc_array
-        from scipy.sparse.linalg import splu
-
-        off = self.rows != self.columns
-        rows = np.concatenate((self.rows, self.columns[off]))
-        columns = np.concatenate((self.columns, self.rows[off]))
-        whole = csc_array((np.concatenate((values, values[off])), (rows, columns)), shape=(self.size, self.size))
-        try:
-            factor = splu(whole, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-        except RuntimeError:
-            return None
-        solve: Solve = factor.solve
-        return solve
-
-    def solved(self, factors: list[Solve | None], right: Tensor) -> Tensor:
+    def solved(self, factor: Factor, right: Tensor) -> Tensor:
         """``A^-1`` of right-hand sides ``(batch or 1, size, k)``; NaN for members without a factor."""
-        import numpy as np
-
-        sides = right.detach().cpu().numpy()
-        found = [
-            np.full(sides.shape[1:], np.nan) if solve is None else solve(sides[i % len(sides)])
-            for i, solve in enumerate(factors)
-        ]
-        return torch.from_numpy(np.stack(found)).to(right.device)
+        rest = self.blocks * self.band - self.size
+        whole = torch.nn.functional.pad(right.detach(), (0, 0, 0, rest))
+        whole = whole.reshape(len(whole), self.blocks, self.band, -1)
+        return factor.solve(whole).flatten(1, 2)[:, : self.size]
 
     def potentials(self, values: Tensor) -> Tensor:
         """The potential of one unit of current into every electrode (out of all, evenly), ``(batch, size, electrodes)``."""
-        factors = self.factors(values)
         load = self.load.to(values.device).unsqueeze(0)
         if not (torch.is_grad_enabled() and values.requires_grad):
-            return self.solved(factors, load)
-        found: Tensor = _Solve.apply(values, load.expand(len(factors), -1, -1), self, factors)  # type: ignore[no-untyped-call]
+            each = max(1, MOST // (2 * self.blocks * self.band**2))
+            return torch.cat([self.solved(self.factor(part), load) for part in torch.split(values, each)])
+        found: Tensor = _Solve.apply(values, load.expand(len(values), -1, -1), self, self.factor(values))  # type: ignore[no-untyped-call]
         return found
 
-    def everywhere(self, x: Tensor) -> Tensor:
-        """All unknowns, the grounded one included: ``(batch, count, k)``."""
-        return torch.nn.functional.pad(x, (0, 0, 0, 1))[:, self.full.to(x.device)]
+    def slopes(self, x: Tensor) -> Tensor:
+        """Gradients of the potentials on the elements, times the root of the area: ``(batch, 2 elements, electrodes)``."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            found: Tensor = Rows.apply(x.mT, self.tilt, self.tilt.T.tocsr())  # type: ignore[no-untyped-call]
+            return found.mT
+        return torch.stack([torch.from_numpy(self.tilt @ one) for one in x.detach().cpu().numpy()]).to(x.device)
 
     def pair(self, y: Tensor, x: Tensor) -> Tensor:
         """The derivative of ``<y, A x>`` in the lower entries, ``(batch, entries)``."""
@@ -160,17 +139,17 @@ class _Solve(torch.autograd.Function):
     """``A^-1 right``, differentiable in the entries of ``A`` and in ``right``, any number of times, with one factorisation."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, right: Tensor, system: System, factors: list[Solve | None]) -> Tensor:
-        x = system.solved(factors, right)
+    def forward(ctx: Any, values: Tensor, right: Tensor, system: System, factor: Factor) -> Tensor:
+        x = system.solved(factor, right)
         ctx.save_for_backward(values, x)
-        ctx.system, ctx.factors, ctx.right = system, factors, right
+        ctx.system, ctx.factor, ctx.right = system, factor, right
         return x
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
         values, _ = ctx.saved_tensors
-        system, factors = ctx.system, ctx.factors
+        system, factor = ctx.system, ctx.factor
         # The solution again, as a function of the entries, so that it can be differentiated once more.
-        x = _Solve.apply(values, ctx.right, system, factors) if torch.is_grad_enabled() else ctx.saved_tensors[1]  # type: ignore[no-untyped-call]
-        y: Tensor = _Solve.apply(values, upstream[0], system, factors)  # type: ignore[no-untyped-call]
+        x = _Solve.apply(values, ctx.right, system, factor) if torch.is_grad_enabled() else ctx.saved_tensors[1]  # type: ignore[no-untyped-call]
+        y: Tensor = _Solve.apply(values, upstream[0], system, factor)  # type: ignore[no-untyped-call]
         return -system.pair(y, x), y, None, None

@@ -137,8 +137,26 @@ class Spread(LinearOperator):
         table, turned = self._tables()
         return self._through(v, (turned, table)).reshape(*v.shape[:-2], *self.space.shape)
 
+    def touched(self) -> tuple[Tensor, Tensor]:
+        """The elements that every value of the image touches, ``(image, most)``, and their weights, filled up with zeros."""
+        held = self.__dict__.get("_touched")
+        if held is None:
+            held = self.__dict__["_touched"] = self._filled()
+        found: tuple[Tensor, Tensor] = held
+        return found
+
+    def _filled(self) -> tuple[Tensor, Tensor]:
+        turned = self._tables()[1]
+        counts = torch.from_numpy(turned.indptr).diff()
+        here = torch.arange(max(1, int(counts.max()))) < counts.unsqueeze(1)
+        index = torch.zeros(here.shape, dtype=torch.int64)
+        weight = torch.zeros(here.shape, dtype=torch.float64)
+        index[here] = torch.from_numpy(turned.indices).to(torch.int64)
+        weight[here] = torch.from_numpy(turned.data)
+        return index, weight
+
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_held"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_held", "_touched")}
 
 
 def _made(mesh: Mesh, where: Space) -> tuple[Any, Any]:

@@ -32,6 +32,9 @@ from sciml.forward.electrodes import CompleteElectrodes, Electrodes
 __all__ = ["Impedance", "ImpedanceSensitivity", "adjacent", "opposite"]
 
 
+CHUNK = 1024  # columns of a dense matrix that are made at a time
+
+
 def adjacent(electrodes: int, step: int = 1) -> Tensor:
     """Unit currents into electrode ``i`` and out of ``i + step``, for all ``i`` around: ``(electrodes, electrodes)``, one pattern a column."""
     if electrodes < 2 or step % electrodes == 0:
@@ -127,7 +130,6 @@ class Impedance(ForwardModel):
         if held is None:
             wiring = self.electrodes.wiring(self.mesh)
             held = self.__dict__["_held"] = System(self.mesh, wiring)
-            self.__dict__["_corners"] = wiring.unknowns[self.mesh.triangles]
         return held
 
     def conductivity(self, x: Tensor) -> Tensor:
@@ -162,7 +164,8 @@ class Impedance(ForwardModel):
 
     def _read(self, resistances: Tensor) -> Tensor:
         """``C^T R M``."""
-        return self.currents.to(resistances).mT @ resistances @ self._voltages.to(resistances)
+        found: Tensor = self.currents.to(resistances).mT @ resistances @ self._voltages.to(resistances)
+        return found
 
     def linearise(self, x: Tensor) -> ImpedanceSensitivity:
         """The derivative at ``x`` ``(batch, *image)``: one factorisation, and no other for any number of products."""
@@ -170,19 +173,16 @@ class Impedance(ForwardModel):
         if x.shape[-len(shape) :] != torch.Size(shape) or x.ndim > len(shape) + 1:
             raise InputError(f"linearise takes one batch, (batch, {', '.join(map(str, shape))}), not {tuple(x.shape)}")
         x = x.reshape(-1, *shape)
-        fields = self.system.everywhere(self.potentials(x))
-        slopes = (self.mesh.gradients() * self.mesh.areas().sqrt().reshape(-1, 1, 1)).to(fields.device)
-        corners = self.__dict__["_corners"].to(fields.device)
-        tilted = sum(slopes[:, k].reshape(1, -1, 2, 1) * fields[:, corners[:, k]].unsqueeze(2) for k in range(3))
-        return ImpedanceSensitivity(self, self.chart.slope(x), torch.as_tensor(tilted))
+        fields = self.system.slopes(self.potentials(x))
+        return ImpedanceSensitivity(self, self.chart.slope(x), fields)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_held", "_corners")}
+        return {key: value for key, value in self.__dict__.items() if key != "_held"}
 
 
 @dataclass(frozen=True, eq=False)
 class ImpedanceSensitivity(LinearOperator):
-    """The derivative at one conductivity. ``slope`` is that of the chart, ``fields`` ``(batch, elements, 2, electrodes)`` the gradients of the
+    """The derivative at one conductivity. ``slope`` is that of the chart, ``fields`` ``(batch, 2 elements, electrodes)`` the gradients of the
     potentials of unit currents, times the root of the area. Products do not form the matrix; ``dense`` does."""
 
     forward: Impedance
@@ -206,30 +206,54 @@ class ImpedanceSensitivity(LinearOperator):
 
     def __call__(self, u: Tensor) -> Tensor:
         inside = self.forward._image(self.slope * u.to(self.slope.dtype)).squeeze(-2).to(self.fields)
-        flat = self.fields.flatten(1, 2)
-        lead = torch.broadcast_shapes(inside.shape[:-1], (self.batch,))
-        weighted = (self.fields * inside.unsqueeze(-1).unsqueeze(-1)).flatten(-3, -2)
-        found = self.forward._read(-(flat.mT @ weighted))
-        return found.to(u.dtype).reshape(*lead, *self.codomain.shape)
+        weighted = self.fields * inside.repeat_interleave(2, -1).unsqueeze(-1)
+        found = self.forward._read(-(self.fields.mT @ weighted))
+        return found.to(u.dtype).unsqueeze(-3)
 
     def adjoint(self, v: Tensor) -> Tensor:
         """``J^T v``, the sensitivities of all elements weighted by ``v``."""
         patterns = self.forward.currents.to(self.fields), self.forward._voltages.to(self.fields)
         mixed = patterns[0] @ v.squeeze(-3).to(self.fields) @ patterns[1].mT
-        flat = self.fields.flatten(1, 2)
-        found = -((flat @ mixed) * flat).sum(-1)
-        each = found.reshape(*found.shape[:-1], -1, 2).sum(-1)
+        found = -((self.fields @ mixed) * self.fields).sum(-1)
+        each = found[..., 0::2] + found[..., 1::2]
         back = self.forward._image.adjoint(each.unsqueeze(-2).to(v.dtype))
         return self.slope.to(v.dtype) * back
 
     def dense(self) -> Tensor:
-        """The matrix ``(batch, injections * measurements, image)``: one product of small matrices per element, then one with the image's table."""
-        left = (self.fields @ self.forward.currents.to(self.fields)).mT
-        each = -(
-            left @ (self.fields @ self.forward._voltages.to(self.fields))
-        )  # (batch, elements, injections, measurements)
-        rows = each.flatten(2).mT.unsqueeze(2)
-        return self.forward._image.adjoint(rows).flatten(2) * self.slope.flatten(1).unsqueeze(1)
+        """The matrix ``(batch, injections * measurements, image)``, stored by columns: for each value of the image one product of the fields of
+        both kinds of patterns on the elements that it touches. Not differentiable."""
+        with torch.no_grad():
+            dtype, number = self.slope.dtype, self.space.size
+            pairs = (self.batch, -1, 2, self.codomain.shape[1]), (self.batch, -1, 2, self.codomain.shape[2])
+            left = (self.fields @ self.forward.currents.to(self.fields)).to(dtype).reshape(pairs[0])
+            right = (self.fields @ self.forward._voltages.to(self.fields)).to(dtype).reshape(pairs[1])
+            found = left.new_empty((self.batch, number, self.codomain.size))
+            slopes = -self.slope.flatten(1)
+            if self.forward._image.same:
+                each = found.reshape(self.batch, number, *self.codomain.shape[1:])
+                for i in range(self.batch):
+                    torch.bmm((left[i] * slopes[i].reshape(-1, 1, 1)).mT, right[i], out=each[i])
+                return found.mT
+            elements, weights = self.forward._image.touched()
+            for at in range(0, number, CHUNK):
+                index, weight = elements[at : at + CHUNK].to(left.device), weights[at : at + CHUNK].to(left)
+                weight = weight.unsqueeze(2).unsqueeze(3)
+                for i in range(self.batch):
+                    scaled = slopes[i, at : at + CHUNK].reshape(-1, 1, 1, 1) * weight
+                    mine = (left[i, index] * scaled).flatten(1, 2).mT
+                    out = found[i, at : at + CHUNK].view(-1, *self.codomain.shape[1:])
+                    torch.bmm(mine, right[i, index].flatten(1, 2), out=out)
+            return found.mT
+            elements, weights = self.forward._image.touched()
+            for at in range(0, number, CHUNK):
+                index, weight = elements[at : at + CHUNK].to(left.device), weights[at : at + CHUNK].to(left)
+                weight = weight.unsqueeze(2).unsqueeze(3)
+                for i in range(self.batch):
+                    scaled = slopes[i, at : at + CHUNK].reshape(-1, 1, 1, 1) * weight
+                    mine = (left[i, index] * scaled).flatten(1, 2).mT
+                    out = found[i, at : at + CHUNK].view(-1, *self.codomain.shape[1:])
+                    torch.bmm(mine, right[i, index].flatten(1, 2), out=out)
+            return found.mT
 
 
 def example() -> Impedance:

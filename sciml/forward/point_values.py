@@ -41,9 +41,11 @@ class PointValues(LinearOperator):
     points: Tensor = field(metadata={"shared": True})
 
     def __post_init__(self) -> None:
-        domain, points = self.where.domain, self.points
-        if domain is None:
-            raise InputError("PointValues interpolates fields on a Grid or on Pixels; this space has no domain")
+        if not isinstance(self.where.domain, Grid | Pixels):
+            raise InputError(
+                "PointValues interpolates fields on a Grid or on Pixels; this space has no such domain (a Mesh has interpolation(points))"
+            )
+        domain, points = self.where.box, self.points
         if not isinstance(points, Tensor) or not points.is_floating_point():
             raise InputError(f"points is a floating-point tensor of shape (m, {domain.dim}), not {points!r}")
         if points.ndim == 1 and domain.dim == 1:
@@ -166,13 +168,12 @@ class PointValues(LinearOperator):
 
     def _table(self) -> tuple[Tensor, Tensor]:
         """Flat numbers of the corners in the widened field and their weights, each ``(m, 2^dim)``; kept."""
-        points, domain = self.points, self.where.domain
+        points, domain = self.points, self.where.box
         stamp = None if points.is_inference() else points._version
         held = self.__dict__.get("_held")
         if held is not None and held[0] == stamp:
             kept: tuple[Tensor, Tensor] = held[1]
             return kept
-        assert domain is not None
         with torch.no_grad():
             sides = []
             for axis, ((low, up), h, n) in enumerate(zip(self._added(), domain.spacing, domain.shape, strict=True)):

@@ -28,7 +28,7 @@ class Cosines:
     @property
     def spacing(self) -> tuple[float, ...]:
         """Distance of neighbours; one without a domain."""
-        return (1.0,) * self.on.dim if self.on.domain is None else self.on.domain.spacing
+        return (1.0,) * self.on.dim if self.on.domain is None else self.on.box.spacing
 
     @property
     def periodic(self) -> tuple[bool, ...]:
@@ -67,6 +67,8 @@ class Cosines:
 
     def filter(self, x: Tensor, symbol: Tensor) -> Tensor:
         """``B^H diag(symbol) B x``; the symbol is real, broadcasts, and is even along periodic axes."""
+        if symbol.ndim == 0:  # a multiple of the identity
+            return symbol * x
         if x.is_complex():
             return torch.complex(self.filter(x.real, symbol), self.filter(x.imag, symbol))
         first = x.ndim - self.on.dim

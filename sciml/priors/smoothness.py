@@ -2,7 +2,8 @@ r"""Smoothness: images without fast variation, by a Sobolev seminorm (Tikhonov r
 
 ``R(x) = 1/2 integral |(-laplacian)^(s/2) x|^2 = V/2 <x, A^s x>`` with ``A`` minus the second difference (natural condition
 at the sides, periodic where a Grid is) and ``V`` the volume of a cell; ``s = 1`` is ``1/2 integral |grad x|^2``. Everything
-is diagonal in cosines, so that gradient, curvature and proximal map are closed forms. In the units of the image squared
+is diagonal in cosines, so that gradient, curvature and proximal map are closed forms. On a mesh, ``s`` is 0 or 1 and the
+integral that of finite elements (for fields on triangles: of the jumps across edges). In the units of the image squared
 times length^(dim - 2 s).
 """
 
@@ -20,6 +21,7 @@ from sciml.core.prior import Prior
 from sciml.domains.errors import InputError
 from sciml.domains.space import Space
 from sciml.priors._cosines import Cosines
+from sciml.priors._mesh import MeshForm, meshed
 
 __all__ = ["Filter", "Smoothness"]
 
@@ -80,11 +82,28 @@ class Smoothness(Prior):
 
     only_step = None
     quadratic = True
+    meshes = True
+
+    def fits(self, space: Space) -> str | None:
+        """On a mesh of order 0 or 1: fractional ones need a box."""
+        if meshed(space) and self.order not in (0, 1):
+            return f"its order is {self.order}; on a mesh it is 0 or 1"
+        return None
 
     def on(self, space: Space) -> Smoothness:
         """The same prior with the spacing of the space."""
         super().on(space)
         return replace(self, space=space)
+
+    def _form(self, x: Tensor) -> MeshForm | None:
+        """``V A^order`` on a mesh, which has no cosines."""
+        if self.space is None or not meshed(self.space):
+            return None
+        self._basis(x)
+        held: MeshForm | None = self.__dict__.get("_held")
+        if held is None or held.on is not self.space:
+            held = self.__dict__["_held"] = MeshForm(self.space, self.order)
+        return held
 
     def _basis(self, x: Tensor) -> Cosines:
         if self.space is None:
@@ -96,6 +115,8 @@ class Smoothness(Prior):
         return Cosines(self.space)
 
     def _symbol(self, basis: Cosines, x: Tensor) -> Tensor:
+        if self.order == 0:
+            return torch.full((), basis.volume, dtype=x.real.dtype, device=x.device)
         return basis.volume * basis.differences(x).pow(self.order)
 
     def energy(self, x: Tensor) -> Tensor:
@@ -104,16 +125,22 @@ class Smoothness(Prior):
 
     def gradient(self, x: Tensor) -> Tensor:
         """``V A^order x``."""
+        if (form := self._form(x)) is not None:
+            return form(x)
         basis = self._basis(x)
         return basis.filter(x, self._symbol(basis, x))
 
-    def curvature(self, x: Tensor) -> Filter:
+    def curvature(self, x: Tensor) -> LinearOperator:
         """``V A^order``, whatever ``x``."""
+        if (form := self._form(x)) is not None:
+            return form
         basis = self._basis(x)
         return Filter(basis, self._symbol(basis, x))
 
     def prox(self, v: Tensor, step: Tensor | float) -> Tensor:
         """``(1 + step V A^order)^-1 v``."""
+        if (form := self._form(v)) is not None:
+            return form.prox(v, step)
         basis = self._basis(v)
         return basis.filter(v, 1 / (1 + across(step, v) * self._symbol(basis, v)))
 

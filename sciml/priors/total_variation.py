@@ -2,7 +2,8 @@ r"""Total variation: images that are flat in pieces (Rudin, Osher and Fatemi, Ph
 
 ``R(x) = sum_i V_i |grad x|_i``, the midpoint rule for the integral of ``|grad x|``: forward differences over the spacing,
 the Euclidean length over the axes (isotropic), each channel on its own, ``V_i`` the volume of node ``i``. On an axis that
-is not periodic the difference at the last index is zero: nothing is said of a jump across the edge. In the units of the
+is not periodic the difference at the last index is zero: nothing is said of a jump across the edge. On a mesh it is the integral of the length of
+the gradient, or, for fields on triangles, of the jump along the edges. In the units of the
 image times length^(dim - 1), so that the weight keeps its meaning on a finer grid.
 """
 
@@ -17,8 +18,12 @@ from torch import Tensor
 from sciml.core.linear import LinearOperator
 from sciml.core.noise import across, total
 from sciml.core.prior import Prior
+from sciml.core.slopes import Differences
 from sciml.domains.errors import InputError
+from sciml.domains.grid import Grid
+from sciml.domains.pixels import Pixels
 from sciml.domains.space import Space
+from sciml.priors._mesh import differences, meshed
 
 __all__ = ["Gradient", "TotalVariation"]
 
@@ -49,7 +54,17 @@ class Gradient(LinearOperator):
     @property
     def spacing(self) -> tuple[float, ...]:
         """Distance of neighbours along every axis."""
-        return (1.0,) * self.on.dim if self.on.domain is None else self.on.domain.spacing
+        domain = self.on.domain
+        return domain.spacing if isinstance(domain, Grid | Pixels) else (1.0,) * self.on.dim
+
+    @property
+    def components(self) -> int:
+        """One per axis."""
+        return self.on.dim
+
+    def volumes(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Those of the nodes or pixels."""
+        return self.on.weights(dtype)
 
     @property
     def periodic(self) -> tuple[bool, ...]:
@@ -126,6 +141,7 @@ class TotalVariation(Prior):
             raise InputError(f"the bounds of TotalVariation are {self.lower} and {self.upper}; the lower must be below")
 
     only_step = None
+    meshes = True
 
     def fits(self, space: Space) -> str | None:
         """Complex images have no order, so no bounds."""
@@ -149,15 +165,20 @@ class TotalVariation(Prior):
         return self
 
     @property
-    def operator(self) -> Gradient:
-        """``K``: the gradient by forward differences."""
+    def operator(self) -> Gradient | Differences:
+        """``K``: the gradient by forward differences; on a mesh that on the triangles, or the jumps between them."""
         if self.space is None:
             raise InputError("this TotalVariation does not know its space; bind it with on(space)")
-        return Gradient(self.space)
+        if not meshed(self.space):
+            return Gradient(self.space)
+        held: Differences | None = self.__dict__.get("_held")
+        if held is None or held.on is not self.space:
+            held = self.__dict__["_held"] = differences(self.space)
+        return held
 
     def _parts(self, z: Tensor) -> Tensor:
         """The components along the axes apart: ``(batch, channel, dim, *space)``."""
-        return z.reshape(z.shape[0], -1, self.operator.on.dim, *z.shape[2:])
+        return z.reshape(z.shape[0], -1, self.operator.components, *z.shape[2:])
 
     def _lengths(self, z: Tensor) -> Tensor:
         """``|z|`` over the axes, ``(batch, channel, 1, *space)``."""
@@ -172,7 +193,7 @@ class TotalVariation(Prior):
         return square.sqrt_().unsqueeze(2)
 
     def _volumes(self, z: Tensor) -> Tensor:
-        return self.operator.on.weights(z.real.dtype).to(z.device)
+        return self.operator.volumes(z.real.dtype).to(z.device)
 
     def energy(self, x: Tensor) -> Tensor:
         """``sum_i V_i |grad x|_i`` per member; infinite outside the bounds."""

@@ -240,7 +240,7 @@ class Wavelet(Prior):
     def _scale(self, like: Tensor) -> Tensor:
         """``sqrt(V)`` at details, zero at averages."""
         space = self.operator.on
-        volume = 1.0 if space.domain is None else math.prod(space.domain.spacing)
+        volume = math.prod(getattr(space.domain, "spacing", (1.0,)))
         return self.operator.details().to(like.device, like.real.dtype) * math.sqrt(volume)
 
     def energy(self, x: Tensor) -> Tensor:
