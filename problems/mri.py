@@ -114,14 +114,14 @@ def simulated(
     scan = Fourier(pixels, birdcage_maps(pixels, coils), torch.as_tensor(mask))
     fine = Pixels((finer * n, finer * n), (2.0, 2.0))
     wide = Fourier(fine, birdcage_maps(fine, coils))
-    law = GaussianNoise(float(level), scan.mask)
+    law = GaussianNoise(float(level))
     rows, truths = [], []
     for i, phase in enumerate(
         phases
     ):  # each by itself: the bits of a transform may depend on how many are done together
         truths.append(phantom[i : i + 1].image(pixels) * turned(phase, pixels))
-        clean = band(wide(phantom[i : i + 1].image(fine) * turned(phase, fine)), n, finer)
-        rows.append(law.sample(clean, generator=generator(seed, i, "noise")))
+        clean = band(wide.zero_filled(wide(phantom[i : i + 1].image(fine) * turned(phase, fine))), n, finer)
+        rows.append(law.sample(scan.sample(clean), generator=generator(seed, i, "noise")))
     posed = Inverse("mri", scan, torch.cat(rows), law, TotalVariation(), truth=torch.cat(truths))
     return posed if dtype == torch.float64 else posed.to(dtype)
 
@@ -204,24 +204,20 @@ def measured(kspace: Any, mask: Any, maps: Any, sigma: float | Tensor | None, dt
     y = (y.unsqueeze(0) if y.ndim <= 3 else y).to(torch.complex64 if dtype == torch.float32 else torch.complex128)
     shape, coils = tuple(y.shape[2:]), y.shape[1]
     pixels = Pixels(shape, tuple(float(m) for m in shape))
-    given = None if mask is None else canonical_mask("mri", tensor("mask", mask), pixels, coils)
-    sampled = (y != 0).any(1, keepdim=True) if given is None else given
-    if not bool(sampled.flatten(1).any(1).all()):
-        raise InputError(
-            "the mask samples nothing" if given is not None else "kspace is zero everywhere; nothing was measured"
-        )
-    bad = ~torch.isfinite(y) & sampled
+    sampled = touched(y) if mask is None else canonical_mask("mri", tensor("mask", mask), pixels)
+    scan = Fourier(pixels, ones(y), sampled)
+    picked = scan.sample(y)
+    bad = ~torch.isfinite(picked)
     if bool(bad.any()):
-        where = torch.nonzero(bad)[0].tolist()
+        coil = int(torch.nonzero(bad)[0, 1])
+        where = tuple(torch.nonzero(~torch.isfinite(y[:, coil]) & sampled)[0, 1:].tolist())
         raise InputError(
-            f"kspace has {int(bad.sum())} values that are not finite, the first at coil {where[1]}, index {tuple(where[2:])}; leave them out with mask="
+            f"kspace has {int(bad.sum())} values that are not finite, the first at coil {coil}, index {where}; leave them out with mask="
         )
-    y = torch.where(sampled, y, torch.zeros_like(y))
-    if not bool(y.flatten(1).any(1).all()):
+    if not bool(picked.flatten(1).any(1).all()):
         raise InputError("kspace is zero wherever the mask samples it; look at both, and at where frequency zero is")
-    seen = sampled.expand(len(y), *sampled.shape[1:])
     if maps is None:
-        known = ones(y) if coils == 1 else torch.stack([estimated(one, m) for one, m in zip(y, seen, strict=True)])
+        known = ones(y) if coils == 1 else torch.stack([estimated(one, sampled) for one in scan.zero_filled(picked)])
     else:
         known = tensor("maps", maps)
         known = known.to(y.dtype) if known.is_complex() else known
@@ -231,8 +227,20 @@ def measured(kspace: Any, mask: Any, maps: Any, sigma: float | Tensor | None, dt
             )
     scan = Fourier(pixels, known, sampled)
     scan.validate("mri")
-    level = torch.stack([noise_level(one, m[0]) for one, m in zip(y, seen, strict=True)]) if sigma is None else sigma
-    return Inverse("mri", scan, y, GaussianNoise(level, scan.mask), TotalVariation())
+    level = (
+        torch.stack([noise_level(one, scan.points / torch.tensor(shape)) for one in picked]) if sigma is None else sigma
+    )
+    return Inverse("mri", scan, picked, GaussianNoise(level), TotalVariation())
+
+
+def touched(y: Tensor) -> Tensor:
+    """Where k-space is not zero, the same for all members."""
+    each = (y != 0).any(1)
+    if not bool(each.any()):
+        raise InputError("kspace is zero everywhere; nothing was measured")
+    if not bool((each == each[:1]).all()):
+        raise InputError("the members of kspace were sampled at different points; give mask=, or solve them one by one")
+    return each[0]
 
 
 def ones(y: Tensor) -> Tensor:
@@ -243,32 +251,28 @@ def ones(y: Tensor) -> Tensor:
 def estimated(one: Tensor, sampled: Tensor) -> Tensor:
     """Maps of one member; ESPIRiT where the sampled middle is large enough."""
     try:
-        maps = espirit(one, sampled[0])
+        maps = espirit(one, sampled)
     except InputError as error:
         if "too few" not in str(error):
             raise
-        maps = low_resolution_maps(one, sampled[0])
+        maps = low_resolution_maps(one, sampled)
     return maps
 
 
-def noise_level(one: Tensor, sampled: Tensor) -> Tensor:
-    """Sigma per real component of every coil, ``(coil, 1, ...)``: the least median size in shells of k-space.
+def noise_level(picked: Tensor, points: Tensor) -> Tensor:
+    """Sigma per real component of every coil, ``(coil, 1)``: the least median size in shells of k-space.
 
     The size of complex noise has the median ``sigma sqrt(2 log 2)``. Signal falls towards the rim, so the quietest of
     ``SHELLS`` shells with equally many samples is nearly noise alone.
     """
-    square = torch.zeros((), dtype=torch.float64)
-    for n in sampled.shape:
-        square = square.unsqueeze(-1) + ((torch.arange(n, dtype=torch.float64) - n // 2) / n).square()
-    order = square[sampled].argsort()
-    shells = one[:, sampled][:, order].abs().tensor_split(min(SHELLS, max(1, len(order) // 32)), dim=1)
-    medians = torch.stack([shell.median(1).values for shell in shells])
-    level = medians.amin(0) / math.sqrt(2 * math.log(2))
+    order = torch.linalg.vector_norm(points, dim=1).argsort()
+    shells = picked[:, order].abs().tensor_split(min(SHELLS, max(1, len(order) // 32)), dim=1)
+    level = torch.stack([shell.median(1).values for shell in shells]).amin(0) / math.sqrt(2 * math.log(2))
     if not bool((level > 0).all()):
         raise InputError(
             "the noise cannot be estimated: the rim of kspace is zero where the mask samples it; give sigma="
         )
-    return level.reshape(-1, *[1] * sampled.ndim)
+    return level.unsqueeze(1)
 
 
 def tensor(name: str, given: Any) -> Tensor:

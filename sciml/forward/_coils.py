@@ -35,11 +35,11 @@ def canonical_maps(who: str, maps: Tensor | None, pixels: Pixels) -> Tensor:
         raise InputError(
             f"{who}: the coil maps have shape {tuple(maps.shape)}; for images of shape {shape} give (coil, {', '.join(map(str, shape))})"
         )
-    return full
+    return full.contiguous()  # transforms of strided images are half as fast
 
 
-def canonical_mask(who: str, mask: Tensor | None, pixels: Pixels, coils: int) -> Tensor | None:
-    """A boolean mask ``(1 or batch, 1 or coil, *pixels.shape)``; zeros and ones will do."""
+def canonical_mask(who: str, mask: Tensor | None, pixels: Pixels) -> Tensor | None:
+    """A boolean mask of the image's shape that samples something; zeros and ones, and axes of length one, will do."""
     if mask is None:
         return None
     mask = torch.as_tensor(mask)
@@ -47,13 +47,16 @@ def canonical_mask(who: str, mask: Tensor | None, pixels: Pixels, coils: int) ->
     if mask.is_complex() or mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
         raise InputError(f"{who}: the mask has values other than 0 and 1; it is True where k-space was sampled")
     full = mask.to(torch.bool)
-    full = full.reshape((1,) * (dim + 2 - full.ndim) + full.shape) if full.ndim < dim + 2 else full
-    fits = full.ndim == dim + 2 and all(m in (1, n) for m, n in zip(full.shape[2:], shape, strict=True))
-    if not fits or full.shape[1] not in (1, coils):
+    while full.ndim > dim and full.shape[0] == 1:
+        full = full[0]
+    full = full.reshape((1,) * (dim - full.ndim) + full.shape) if full.ndim < dim else full
+    if full.ndim != dim or any(m not in (1, n) for m, n in zip(full.shape, shape, strict=True)):
         raise InputError(
-            f"{who}: the mask has shape {tuple(mask.shape)}; give {shape}, or (batch, 1 or {coils}, {', '.join(map(str, shape))})"
+            f"{who}: the mask has shape {tuple(mask.shape)}; give {shape}, one for all coils and members (solve members sampled otherwise one by one)"
         )
-    return full.expand(*full.shape[:2], *shape)
+    if not bool(full.any()):
+        raise InputError(f"{who}: the mask samples nothing; it must be True where k-space was measured")
+    return full.expand(shape).contiguous()
 
 
 def check_maps(name: str, maps: Tensor) -> None:

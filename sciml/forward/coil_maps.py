@@ -220,7 +220,7 @@ def _unphased(maps: Tensor, middle: Tensor) -> Tensor:
     turn = torch.where(
         size > 0, virtual.conj() / torch.where(size > 0, size, torch.ones_like(size)), torch.ones_like(virtual)
     )
-    return maps * turn
+    return (maps * turn).contiguous()
 
 
 def example() -> Tensor:

@@ -1,12 +1,12 @@
 r"""Magnetic resonance on a Cartesian grid: several coils see the image, and some of k-space is sampled.
 
-    y_c(k) = m(k) \frac{1}{\sqrt N} \sum_i s_c(i) x(i) \exp\Bigl(-2 \pi \mathrm{i} \sum_a \frac{(i_a - c_a)(k_a - c_a)}{n_a}\Bigr), \qquad c_a = \lfloor n_a / 2 \rfloor,
+    y_c(k) = \frac{1}{\sqrt N} \sum_i s_c(i) x(i) \exp\Bigl(-2 \pi \mathrm{i} \sum_a \frac{k_a (i_a - \lfloor n_a / 2 \rfloor)}{n_a}\Bigr),
 
-with the image ``x``, the sensitivity ``s_c`` of coil ``c`` and the mask ``m``. The transform is centred (frequency zero stands
-at index ``n // 2`` of every axis, as does the middle of the image) and orthonormal: white noise of standard deviation
-``sigma`` per real component of k-space is white noise of ``sigma`` in the image of a fully sampled coil. All is complex;
-the unit of the image is that of the data over that of the maps. What was not sampled is zero and stays zero; tell the noise
-of it, ``GaussianNoise(sigma, measured=mask)``, so that it counts in no degree of freedom.
+with the image ``x``, the sensitivity ``s_c`` of coil ``c``, and whole ``k_a`` from ``-(n_a // 2)`` on, in cycles per field of view. The
+transform is centred (in arrays of k-space, frequency zero stands at index ``n // 2`` of every axis) and orthonormal: white noise of
+``sigma`` per real component of k-space is white noise of ``sigma`` in the image of a fully sampled coil. All is complex; the
+unit of the image is that of the data over that of the maps. The data are the points that were sampled, ``(coil, points)`` in the
+order of the mask, and nothing else: ``sample`` takes them from a whole k-space, ``zero_filled`` puts them back into one.
 
 *Fails when* the object moves or is larger than the field of view (it folds over), when the field is not homogeneous over the
 read-out, and, silently, when k-space was stored with frequency zero at index 0 (apply ``torch.fft.fftshift`` first: the image
@@ -17,14 +17,14 @@ Pruessmann, Weiger, Scheidegger and Boesiger, SENSE, Magn. Reson. Med. 42, 1999,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from sciml.core.linear import LinearOperator
-from sciml.domains.errors import InputError
 from sciml.domains.pixels import Pixels
 from sciml.domains.space import Space
 from sciml.forward._coils import (
@@ -32,7 +32,6 @@ from sciml.forward._coils import (
     canonical_mask,
     check_image,
     check_maps,
-    combined,
     of_pixels,
     spread,
 )
@@ -42,39 +41,30 @@ __all__ = ["Fourier"]
 
 @dataclass(frozen=True, eq=False)
 class Fourier(LinearOperator):
-    """Sampled k-space ``(..., batch, coil, *k)`` of complex images ``(..., batch, 1, *pixels.shape)``, in one to three dimensions.
+    """Sampled k-space ``(..., batch, coil, points)`` of complex images ``(..., batch, 1, *pixels.shape)``, in one to three dimensions.
 
     ``maps`` are complex, ``(coil, *shape)`` or ``(batch, coil, *shape)``; None is one coil that sees all alike. ``mask`` is
-    boolean, of the image's shape (one for all coils), or ``(batch, 1 or coil, *shape)``; None samples everything. Raises
-    InputError for real images, data or maps, for shapes that do not fit, and, when a problem is solved, for a mask that samples
-    nothing and for maps that vanish.
+    boolean, of the image's shape, one for all coils and members; None samples everything. Raises InputError for real images,
+    data or maps, for shapes that do not fit, for a mask that samples nothing, and, when a problem is solved, for maps that vanish.
     """
 
     pixels: Pixels
     maps: Tensor | None = None
-    mask: Tensor | None = field(default=None, metadata={"told": True})
+    mask: Tensor | None = field(default=None, metadata={"shared": True, "told": True})
+    _places: ClassVar[Tensor | None]
 
     def __post_init__(self) -> None:
         of_pixels("Fourier", self.pixels)
-        maps = canonical_maps("Fourier", self.maps, self.pixels)
-        object.__setattr__(self, "maps", maps)
-        mask = canonical_mask("Fourier", self.mask, self.pixels, maps.shape[1])
-        if mask is not None and len({1, mask.shape[0], maps.shape[0]}) > 2:
-            raise InputError(
-                f"Fourier: the mask has {mask.shape[0]} members and the maps {maps.shape[0]}; batches must agree"
-            )
-        object.__setattr__(self, "mask", mask)
+        object.__setattr__(self, "maps", canonical_maps("Fourier", self.maps, self.pixels))
+        object.__setattr__(self, "mask", canonical_mask("Fourier", self.mask, self.pixels))
+        places = None if self.mask is None else self.mask.flatten().nonzero().flatten()
+        object.__setattr__(self, "_places", places)  # indices of the sampled points in flattened k-space
 
     @property
     def sensitivities(self) -> Tensor:
         """The maps, ``(1 or batch, coil, *shape)``."""
         assert self.maps is not None
         return self.maps
-
-    @property
-    def batch(self) -> int:
-        """Number of different coil maps or masks held."""
-        return max(len(self.sensitivities), 1 if self.mask is None else len(self.mask))
 
     @property
     def space(self) -> Space:
@@ -84,36 +74,54 @@ class Fourier(LinearOperator):
 
     @property
     def codomain(self) -> Space:
-        """k-space, one channel per coil; no domain."""
-        return replace(self.space, domain=None, shape=tuple(self.sensitivities.shape[1:]))
+        """One value per coil and sampled point; no domain."""
+        count = math.prod(self.pixels.shape) if self._places is None else len(self._places)
+        return replace(self.space, domain=None, shape=(self.sensitivities.shape[1], count))
+
+    @property
+    def points(self) -> Tensor:
+        """Where k-space is sampled, ``(points, dim)`` in cycles per field of view: what ``NonuniformFourier`` calls so."""
+        dtype, device = self.sensitivities.real.dtype, self.sensitivities.device
+        lines = [torch.arange(n, dtype=dtype, device=device) - n // 2 for n in self.pixels.shape]
+        whole = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1).flatten(0, -2)
+        return whole if self._places is None else whole[self._places]
+
+    def sample(self, kspace: Tensor) -> Tensor:
+        """The sampled points ``(..., coil, points)`` of a whole k-space ``(..., coil, *shape)``."""
+        check_image("Fourier", "k-space", kspace, tuple(self.sensitivities.shape[1:]))
+        flat = kspace.flatten(-self.pixels.dim)
+        return flat if self._places is None else flat.index_select(-1, self._places)
+
+    def zero_filled(self, y: Tensor) -> Tensor:
+        """The whole k-space ``(..., coil, *shape)`` with zeros where it was not sampled."""
+        if self._places is not None:
+            whole = torch.zeros((*y.shape[:-1], math.prod(self.pixels.shape)), dtype=y.dtype, device=y.device)
+            y = whole.index_copy_(-1, self._places, y)
+        return y.unflatten(-1, self.pixels.shape)
 
     def validate(self, name: str) -> None:
-        """Maps must see something, and the mask must sample something, for every member."""
+        """Maps must be finite and see something, for every member."""
         check_maps(name, self.sensitivities)
-        if self.mask is not None:
-            empty = ~self.mask.flatten(1).any(1)
-            if bool(empty.any()):
-                raise InputError(
-                    f"{name!r}: the mask of member {int(empty.nonzero()[0])} samples nothing; it must be True where k-space was measured"
-                )
 
     def __call__(self, u: Tensor) -> Tensor:
         check_image("Fourier", "image", u, self.space.shape)
-        maps, _, sampled, _ = self._factors()
-        return torch.fft.fftn(maps * u, dim=self._axes, norm="ortho") * sampled
+        maps, _, turn, _ = self._factors()
+        whole = torch.fft.fftn(maps * u, dim=self._axes, norm="ortho").flatten(-self.pixels.dim)
+        return (whole if self._places is None else whole.index_select(-1, self._places)) * turn
 
     def adjoint(self, v: Tensor) -> Tensor:
-        """``sum_c conj(s_c) F^H (m v_c)``."""
+        """``sum_c conj(s_c) F^H v_c``."""
         check_image("Fourier", "k-space", v, self.codomain.shape)
         _, conjugate, _, back = self._factors()
-        return combined(conjugate, torch.fft.ifftn(v * back, dim=self._axes, norm="ortho"), self.pixels.dim)
+        images = torch.fft.ifftn(self.zero_filled(v * back), dim=self._axes, norm="ortho")
+        return (conjugate * images).sum(-self.pixels.dim - 1, keepdim=True)
 
     @property
     def _axes(self) -> tuple[int, ...]:
         return tuple(range(-self.pixels.dim, 0))
 
     def _factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Maps and mask with the phases of the centred transform, and their conjugates; kept."""
+        """Maps and sampled points with the phases of the centred transform, and their conjugates; kept."""
         maps = self.sensitivities
         free = torch.is_grad_enabled() and maps.requires_grad
         stamp = None if maps.is_inference() else maps._version
@@ -122,9 +130,9 @@ class Fourier(LinearOperator):
             found: tuple[Tensor, Tensor, Tensor, Tensor] = kept[1]
             return found
         p, q = spread(self.pixels, maps.dtype, maps.device)
-        sampled = q if self.mask is None else torch.where(self.mask, q, torch.zeros_like(q))
+        turn = q.flatten() if self._places is None else q.flatten()[self._places]
         turned = maps * p
-        found = (turned, turned.conj().resolve_conj(), sampled, sampled.conj().resolve_conj())
+        found = (turned, turned.conj().resolve_conj(), turn, turn.conj().resolve_conj())
         if not free:
             found = (found[0].detach(), found[1].detach(), found[2], found[3])
             self.__dict__["_held"] = (stamp, found)
