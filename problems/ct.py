@@ -160,7 +160,8 @@ def measured(
     size = len(position) if n is None else n
     extent = pitch * len(position)
     centre = float(data.attrs.get("centre", 0.0)) - float(position.mean())
-    pixels = Pixels((size, size), (extent, extent))
+    unit = data["position"].attrs.get("units", "1")
+    pixels = Pixels((size, size), (extent, extent), unit=unit if isinstance(unit, str) and unit.strip() else "1")
     if route is None:  # measured views seldom mirror each other, so that stored weights would be many
         route = FourierSlice() if importlib.util.find_spec("finufft") else RayDriven()
     radon = Radon(pixels, tensor("angle").to(dtype), bins=len(position), pitch=pitch, centre=centre, route=route)

@@ -50,12 +50,13 @@ def data_axes(problem: Inverse[Any]) -> tuple[Axis, ...]:
         same = known is not None and known.to_dict() == domain.to_dict()
         names = "xyz"[: len(shape)] if same else [f"data_{axis}" for axis in "xyz"[: len(shape)]]
         lines = [_array(line) for line in domain.coordinates()]
-        return tuple(Axis(name, ((name, line, "1"),)) for name, line in zip(names, lines, strict=True))
+        unit = getattr(domain, "unit", "1")
+        return tuple(Axis(name, ((name, line, unit),)) for name, line in zip(names, lines, strict=True))
     angles, positions = getattr(problem.forward, "angles", None), getattr(problem.forward, "positions", None)
     if isinstance(angles, Tensor) and isinstance(positions, Tensor) and shape == (len(angles), len(positions)):
         return (
             Axis("view", (("angle", _array(angles), "rad"),)),
-            Axis("bin", (("position", _array(positions), "1"),)),
+            Axis("bin", (("position", _array(positions), getattr(problem.space.domain, "unit", "1")),)),
         )
     points = getattr(getattr(problem.forward, "observe", problem.forward), "points", None)
     if isinstance(points, Tensor) and points.ndim == 2 and shape[-1:] == (len(points),):
@@ -80,23 +81,27 @@ def to_xarray(solution: Solution) -> xarray.Dataset:
     coordinates: dict[str, Any] = {"sample": np.arange(members)}
     if domain is not None:
         for name, points in zip(names, domain.coordinates(), strict=True):
-            coordinates[name] = (name, _array(points), {"units": "1", "axis": name.upper()})
+            coordinates[name] = (name, _array(points), {"units": getattr(domain, "unit", "1"), "axis": name.upper()})
     if isinstance(problem, Evolution):
         coordinates["time"] = ("time", np.asarray(problem.times), {"units": "1", "axis": "T"})
 
-    def variable(value: Tensor, dims: list[str], axes: list[str] = names, channel: str = "channel") -> Any:
+    unit = problem.forward.unit if isinstance(problem, Inverse) else "1"
+
+    def variable(
+        value: Tensor, dims: list[str], axes: list[str] = names, channel: str = "channel", units: str = "1"
+    ) -> Any:
         axis = len(dims)
         array = _array(value)
         if value.shape[axis] == 1:
-            return [*dims, *axes], array.squeeze(axis), {"units": "1"}
-        return [*dims, channel, *axes], array, {"units": "1"}
+            return [*dims, *axes], array.squeeze(axis), {"units": units}
+        return [*dims, channel, *axes], array, {"units": units}
 
     def whole(value: Tensor) -> Tensor:
         return value.expand(members, *value.shape[1:])
 
-    data: dict[str, Any] = {unknown_name(problem): variable(solution.value, ["sample", *time])}
+    data: dict[str, Any] = {unknown_name(problem): variable(solution.value, ["sample", *time], units=unit)}
     if solution.samples is not None:
-        data["samples"] = variable(solution.samples, ["draw", "sample", *time])
+        data["samples"] = variable(solution.samples, ["draw", "sample", *time], units=unit)
     attributes: dict[str, Any] = {
         "title": problem.name,
         "solver": type(solution.solver).__name__,
@@ -121,7 +126,7 @@ def to_xarray(solution: Solution) -> xarray.Dataset:
                 dims, channel = [f"dual_{name}_{i}" for i in range(value.ndim - 2)], f"dual_{name}_channel"
             data[f"dual_{name}"] = variable(whole(value), ["sample"], dims, channel)
         if problem.truth is not None:
-            data["truth"] = variable(whole(problem.truth), ["sample"])
+            data["truth"] = variable(whole(problem.truth), ["sample"], units=unit)
         if solution.weight is not None:
             told = {"long_name": f"weight of the prior {type(problem.prior).__name__}", "units": "1"}
             data["weight"] = (["sample"], _array(solution.weight), told)

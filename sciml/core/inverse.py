@@ -366,10 +366,7 @@ class Inverse(Problem, Generic[P]):
 
 
 def _size(r: Tensor) -> Tensor:
-    size: Tensor = torch.linalg.vector_norm(
-        r.abs().flatten(1), dim=1, dtype=torch.float64
-    )  # squares leave single precision
-    return size
+    return inner(r, r).sqrt()  # squares leave single precision
 
 
 def _tau(problem: Inverse[Any], x: Tensor, prior: Any, weight: Tensor) -> Tensor:

@@ -48,6 +48,11 @@ class ForwardModel(ABC):
     def validate(self, name: str) -> None:  # noqa: B027 - most maps have nothing to refuse
         """Raise InputError if the tensors are not what the map needs; ``name`` is the problem's."""
 
+    @property
+    def unit(self) -> str:
+        """The unit of the unknown for files and pictures, as in ``mm-1``; ``1`` where it has none or nobody said."""
+        return "1"
+
     @abstractmethod
     def __call__(self, u: Tensor) -> Tensor:
         """Apply the map."""

@@ -20,14 +20,16 @@ class Pixels:
 
     ``origin`` is the lower corner; None centres the box at zero, which is where the rotation axis of a scanner stands.
     The first axis is x, the second y, the third z. A value is the mean over its cell, and no condition is implied at the
-    sides: what happens there is the business of the operator or the prior.
+    sides: what happens there is the business of the operator or the prior. ``unit`` names the unit of length for files and
+    pictures, as in "mm"; nothing is computed with it.
 
-    Raises InputError for a number of axes outside 1-3, an empty axis, or an extent that is not positive.
+    Raises InputError for a number of axes outside 1-3, an empty axis, an extent that is not positive, or a unit that is no word.
     """
 
     shape: tuple[int, ...]
     extent: tuple[float, ...] = ()
     origin: tuple[float, ...] | None = None
+    unit: str = "1"
 
     def __post_init__(self) -> None:
         shape = (self.shape,) if isinstance(self.shape, int) else tuple(int(n) for n in self.shape)
@@ -36,6 +38,8 @@ class Pixels:
         extent = _numbers("extent", self.extent, len(shape), 1.0)
         if not all(0 < length < float("inf") for length in extent):
             raise InputError(f"extent {extent} must be positive and finite along every axis")
+        if not isinstance(self.unit, str) or not self.unit.strip():
+            raise InputError(f"unit is {self.unit!r}; give the unit of length as a word, as in 'mm', or '1' for none")
         centred = tuple(-length / 2 for length in extent)
         origin = centred if self.origin is None else _numbers("origin", self.origin, len(shape), 0.0)
         for name, value in (("shape", shape), ("extent", extent), ("origin", origin)):
@@ -87,8 +91,9 @@ class Pixels:
         return self
 
     def to_dict(self) -> dict[str, object]:
-        """What a file needs to know: shape, extent, origin."""
-        return {"shape": self.shape, "extent": self.extent, "origin": self.corner, "pixels": True}
+        """What a file needs to know: shape, extent, origin, and the unit where it is known."""
+        known = {} if self.unit == "1" else {"unit": self.unit}
+        return {"shape": self.shape, "extent": self.extent, "origin": self.corner, "pixels": True, **known}
 
 
 def _numbers(name: str, values: float | Sequence[float], dim: int, default: float) -> tuple[float, ...]:

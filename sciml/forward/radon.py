@@ -192,6 +192,11 @@ class Radon(LinearOperator):
         return Space(None, (1, len(self.angles), self.bins), dtype=self.angles.dtype, device=self.angles.device)
 
     @property
+    def unit(self) -> str:
+        """One over the unit of length of the pixels: line integrals have none."""
+        return "1" if self.pixels.unit == "1" else f"{self.pixels.unit}-1"
+
+    @property
     def positions(self) -> Tensor:
         """``s_k``, float64, on the CPU: where the bins are."""
         return (torch.arange(self.bins, dtype=torch.float64) - (self.bins - 1) / 2) * self.pitch - self.centre

@@ -18,7 +18,20 @@ if TYPE_CHECKING:
 
     from sciml.domains.space import Space
 
-__all__ = ["Part", "colour_bar", "field_panels", "image", "limits_of", "line", "parts_of", "scale", "slices"]
+__all__ = [
+    "Part",
+    "colour_bar",
+    "field_panels",
+    "image",
+    "in_unit",
+    "limits_of",
+    "line",
+    "parts_of",
+    "place",
+    "scale",
+    "slices",
+    "written",
+]
 
 MOST_POINTS = 1024
 MOST_CHANNELS = 4
@@ -29,7 +42,7 @@ class Part:
     """One real array on a grid. ``values`` has the axes ``names``, ``lines`` their coordinates; ``cyclic`` is an angle.
 
     ``limits`` fixes the colours (so that several parts can share a scale); ``error`` asks for the colours of errors,
-    ``colours`` for a map by name, between the limits.
+    ``colours`` for a map by name, between the limits; ``unit`` is that of the values.
     """
 
     label: str
@@ -40,6 +53,7 @@ class Part:
     limits: tuple[float, float] | None = None
     error: bool = False
     colours: str = ""
+    unit: str = "1"
 
     @property
     def constant(self) -> bool:
@@ -51,11 +65,27 @@ class Part:
         where = float(self.lines[axis][index])
         return dataclasses.replace(
             self,
-            label=f"{self.label}, {self.names[axis]} = {where:.3g}",
+            label=f"{self.label}, {place(self.names[axis], where)}",
             values=self.values.take(index, axis),
             lines=(*self.lines[:axis], *self.lines[axis + 1 :]),
             names=(*self.names[:axis], *self.names[axis + 1 :]),
         )
+
+
+def in_unit(name: str, unit: str) -> str:
+    """A label with its unit, ``x (mm)``, if it has one."""
+    return name if unit in ("", "1") else f"{name} ({unit})"
+
+
+def written(unit: str) -> str:
+    """A unit as people write it: ``1/mm`` for the ``mm-1`` of files."""
+    return f"1/{unit[:-2]}" if unit.endswith("-1") else unit
+
+
+def place(name: str, where: float) -> str:
+    """``x (mm)`` at a place in words: ``x = 3.2 mm``."""
+    name, _, unit = name.partition(" (")
+    return f"{name} = {where:.3g} {unit.rstrip(')')}".rstrip()
 
 
 def parts_of(name: str, value: Tensor, space: Space) -> list[Part]:
@@ -65,7 +95,7 @@ def parts_of(name: str, value: Tensor, space: Space) -> list[Part]:
     array = value.detach().cpu().numpy()
     if space.domain is not None and tuple(array.shape[1:]) == tuple(space.domain.shape):
         lines = tuple(points.cpu().numpy() for points in space.domain.coordinates())
-        names = tuple("xyz"[: len(lines)])
+        names = tuple(in_unit(axis, getattr(space.domain, "unit", "1")) for axis in "xyz"[: len(lines)])
     else:
         lines = tuple(np.arange(n) for n in array.shape[1:])
         names = tuple(f"index {i}" for i in range(len(lines)))
@@ -142,15 +172,17 @@ def image(axes: Axes, part: Part) -> Any:
     tidy(axes, part.names[0], part.names[1], part.label)
     axes.grid(visible=False)
     axes.locator_params(nbins=6)
-    colour_bar(axes, shown)
+    colour_bar(axes, shown, part.unit)
     return shown
 
 
-def colour_bar(axes: Axes, shown: Any) -> None:
-    """A colour bar with small type beside the axes."""
+def colour_bar(axes: Axes, shown: Any, unit: str = "1") -> None:
+    """A colour bar with small type beside the axes, with the unit above it if there is one."""
     bar = axes.figure.colorbar(shown, cax=axes.inset_axes((1.03, 0.0, 0.04, 1.0)))  # as high as the image
     bar.ax.tick_params(labelsize=7, length=2)
     bar.outline.set_visible(False)
+    if unit != "1":
+        bar.ax.set_xlabel(written(unit), fontsize=7, labelpad=3)
     if hasattr(bar.formatter, "set_powerlimits"):
         bar.formatter.set_powerlimits((-2, 3))
         bar.ax.yaxis.get_offset_text().set_fontsize(7)

@@ -15,7 +15,7 @@ from sciml.core.inverse import Inverse
 from sciml.core.solution import Solution
 from sciml.domains.pixels import Pixels
 from sciml.show.canvas import COLOURS, Panel, legend, tidy
-from sciml.show.fields import Part, colour_bar, image, parts_of
+from sciml.show.fields import Part, colour_bar, image, in_unit, parts_of, place, written
 
 if TYPE_CHECKING:
     import numpy
@@ -99,7 +99,7 @@ class Pictures:
             label += f", channel 0 of {len(x)}"
         if x.is_complex():
             label = f"|{label}|" if not label.startswith("|") else label
-        part = dataclasses.replace(part, label=label)
+        part = dataclasses.replace(part, label=label, unit=self.problem.forward.unit)
         return part.at(2, part.values.shape[2] // 2) if part.values.ndim == 3 else part
 
 
@@ -126,7 +126,8 @@ def data_panel(problem: Any, part: Part, pictures: Pictures | None = None) -> Pa
     while values.ndim > 2:  # the middle of the axes that a picture has no room for
         middle = values.shape[-1] // 2
         lines = axes[-1].points
-        label += f", {lines[0][0]} = {float(lines[0][1][middle]):.3g}" if lines else f", {axes[-1].name} {middle}"
+        where = place(in_unit(lines[0][0], lines[0][2]), float(lines[0][1][middle])) if lines else ""
+        label += f", {where or f'{axes[-1].name} {middle}'}"
         values, axes = values[..., middle], axes[:-1]
     told = [_ticks(axis, n) for axis, n in zip(axes, values.shape, strict=True)]
     names, places = tuple(name for name, _ in told), tuple(line for _, line in told)
@@ -153,7 +154,7 @@ def _ticks(axis: Axis, count: int) -> tuple[str, numpy.ndarray[Any, Any]]:
     name, line, unit = axis.points[0]
     if unit == "rad":
         return f"{name} (degrees)", np.rad2deg(line)
-    return ("detector position" if name == "position" else name.replace("_", " ")), line
+    return in_unit("detector position" if name == "position" else name.replace("_", " "), unit), line
 
 
 def _sinogram(axes: Axes, part: Part) -> None:
@@ -218,7 +219,7 @@ def _line(axes: Axes, part: Part, beside: Part | None = None, colour: str = COLO
         part.lines[0], part.values, color=colour, linewidth=1.3, label="reconstruction",
         marker="." if len(part.values) < 60 else "", markersize=4,
     )  # fmt: skip
-    tidy(axes, part.names[0], "", part.label)
+    tidy(axes, part.names[0], "" if part.unit == "1" else written(part.unit), part.label)
     axes.margins(x=0)
     legend(axes)
 

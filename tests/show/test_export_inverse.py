@@ -16,7 +16,7 @@ from reconstructions import Identity, at_points, blurred, made, scan, seeded, to
 import sciml
 from sciml.core import GaussianNoise, Inverse, Recipe
 from sciml.core.export import data_axes
-from sciml.domains import Pixels, Space
+from sciml.domains import InputError, Pixels, Space
 from sciml.priors import TotalVariation
 
 CASES: dict[str, Any] = {
@@ -129,3 +129,34 @@ def test_a_recipe_that_json_cannot_hold_says_so(tmp_path: Path) -> None:
     told = json.loads(posed.to_xarray().attrs["recipe"])
     assert told["complete"] is False and "TotalVariation" in json.dumps(told["changes"])
     assert not Recipe.from_json(posed.to_xarray().attrs["recipe"]).complete
+
+
+def test_units_of_length_go_into_the_file(tmp_path: Path) -> None:
+    """A scan on pixels in millimetres: positions in mm, the image in one over that, the data without."""
+    problem = scan(2)
+    radon: Any = problem.forward
+    marked = dataclasses.replace(radon, pixels=dataclasses.replace(radon.pixels, unit="mm"))
+    in_mm = dataclasses.replace(problem, forward=marked)
+    for found in (made(in_mm).to_xarray(), read(made(in_mm).save(tmp_path / "mm.nc"))):
+        assert {found[name].attrs["units"] for name in ("x", "y", "position")} == {"mm"}
+        assert {found[name].attrs["units"] for name in ("reconstruction", "truth")} == {"mm-1"}
+        assert found["data"].attrs["units"] == "1" and found["angle"].attrs["units"] == "rad"
+    plain = made(problem).to_xarray()  # where nobody said, nothing is said
+    assert {plain[name].attrs["units"] for name in ("x", "position", "reconstruction")} == {"1"}
+    with pytest.raises(InputError, match="unit is ''"):
+        Pixels((4, 4), unit="")
+
+
+def test_ct_takes_the_unit_of_its_data_set() -> None:
+    views, bins = 6, 11
+    data = xarray.Dataset(
+        {"sinogram": (("view", "bin"), np.random.default_rng(0).normal(1.0, 0.1, (views, bins)))},
+        {
+            "angle": ("view", np.linspace(0, 3, views), {"units": "rad"}),
+            "position": ("bin", np.arange(bins) - 5.0, {"units": "um"}),
+        },
+    )
+    problem = sciml.problem("ct", data=data)
+    assert problem.forward.pixels.unit == "um" and problem.forward.unit == "um-1"
+    del data["position"].attrs["units"]
+    assert sciml.problem("ct", data=data).forward.unit == "1"

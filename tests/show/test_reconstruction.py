@@ -98,6 +98,20 @@ def test_the_sinogram_has_degrees_and_positions() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("angle (degrees)", "detector position")
 
 
+def test_axes_and_colour_bars_name_their_units() -> None:
+    problem = scan(views=15)
+    radon: Any = problem.forward
+    marked = dataclasses.replace(radon, pixels=dataclasses.replace(radon.pixels, unit="mm"))
+    figure = plot(made(dataclasses.replace(problem, forward=marked)))
+    image = panel(figure, "truth")
+    assert (image.get_xlabel(), image.get_ylabel()) == ("x (mm)", "y (mm)")
+    assert panel(figure, "data").get_ylabel() == "detector position (mm)"
+    assert [axes.get_xlabel() for axes in image.child_axes] == ["1/mm"]
+    assert [axes.get_xlabel() for axes in panel(figure, "data").child_axes] == [""]
+    bare = panel(plot(made(problem)), "truth")
+    assert (bare.get_xlabel(), [axes.get_xlabel() for axes in bare.child_axes]) == ("x", [""])
+
+
 @pytest.mark.parametrize("order", ["falling", "uneven", "unsorted"])
 def test_other_orders_of_angles(order: str) -> None:
     pixels = Pixels((12, 9), (1.2, 0.9))
