@@ -28,7 +28,7 @@ from sciml.domains.phantoms import Ellipses
 from sciml.files import load_tensors, save_tensors
 from sciml.forward import Cosine, Hamming, Hann, Radon, RamLak, SheppLogan
 from sciml.metrics import psnr
-from sciml.networks import UnfoldedNetwork
+from sciml.networks import DenoisingSteps, UnfoldedNetwork
 from sciml.priors import TotalVariation, Unfolded
 from sciml.solvers import Discrepancy, FilteredBackprojection, PrimalDual
 from sciml.training import Cosine as Falling
@@ -112,19 +112,24 @@ def untrained(prior: Unfolded) -> Unfolded:
 
 
 def full(out: Path) -> FittedPrior[Unfolded]:
-    """The shipped weights: windows of 64^2 pixels first, then whole images of 128^2; the best of the validation images."""
+    """The shipped weights: the denoiser of the diffusion prior, trained on through eight steps of reconstruction.
+
+    Windows of 64^2 pixels first, then whole images of 128^2; the best of the validation images.
+    """
     images = Phantoms(1024, out / "phantoms.safetensors").images
-    prior = Unfolded(UnfoldedNetwork(stages=10, memory=32, hidden=64, groups=4, rounded=True), filtered=True)
+    network = DenoisingSteps(stages=8, rounded=True)
+    network.unet.load_state_dict(sciml.pretrained("diffusion-ellipses").network.state_dict())
+    prior = Unfolded(network, filtered=True)
     kept, rest = images[:TOLD], images[TOLD:]
     sciml.fit(
         prior, Scans(rest, 4, n=64, views=15, noise=0.07), through=prior.solver(),
-        validate=Scans(kept, TOLD, n=64, views=15, noise=0.07)(FIRST), epochs=15, steps=100, learning_rate=1e-3,
-        schedule=OneCycle(warmup=0.05, start=0.1, end=0.5), optimizer=Muon(matrices=20.0), loss=LogL2(), out=out / "small",
+        validate=Scans(kept, TOLD, n=64, views=15, noise=0.07)(FIRST), epochs=12, steps=100, learning_rate=3e-4,
+        schedule=OneCycle(warmup=0.05, start=0.1, end=0.3), optimizer=Muon(matrices=5.0), loss=LogL2(), out=out / "small",
     )  # fmt: skip
     return sciml.fit(
         prior, Scans(rest, 2, n=128, views=30, noise=0.05), through=prior.solver(),
-        validate=Scans(kept, TOLD, n=128, views=30, noise=0.05)(FIRST), epochs=30, steps=100, learning_rate=6e-4,
-        schedule=Falling(), optimizer=Muon(matrices=20.0), loss=LogL2(), out=out / "large",
+        validate=Scans(kept, TOLD, n=128, views=30, noise=0.05)(FIRST), epochs=16, steps=50, learning_rate=1e-4,
+        schedule=Falling(), optimizer=Muon(matrices=5.0), loss=LogL2(), out=out / "large",
     )  # fmt: skip
 
 

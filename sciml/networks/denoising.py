@@ -73,9 +73,11 @@ class BiasFreeDenoiser(nn.Module):
         level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
         level = level.reshape(*level.shape[:1], *(1,) * (self.dim + 1)).expand(len(x), 1, *halves)
         v = torch.cat((v, level), 1)
+        if self.dim == 2:
+            v = v.contiguous(memory_format=torch.channels_last)
         for at, weight in enumerate(self.weights):
             v = _CONVOLUTION[self.dim](functional.relu(v) if at else v, weight.to(x), padding=1)
-        v = v.reshape(len(x), self.channels, *(2,) * self.dim, *halves)
+        v = v.to(x.dtype).reshape(len(x), self.channels, *(2,) * self.dim, *halves)
         back = [0, 1, *(axis for i in range(self.dim) for axis in (2 + self.dim + i, 2 + i))]
         v = v.permute(back).reshape(len(x), self.channels, *(2 * half for half in halves))
         for axis, n in enumerate(space):

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from sciml.domains.errors import InputError
 
-__all__ = ["UnfoldedNetwork", "example", "lifted", "lowered"]
+__all__ = ["UnfoldedNetwork", "example", "filtered", "lifted", "lowered"]
 
 STRIDE, KERNEL, MARGIN = 2, 6, 2  # of the lifting: each lifted point sees six points along every axis
 KNOTS = (
@@ -147,13 +147,24 @@ class UnfoldedNetwork(nn.Module):
 
     def sharpen(self, g: Tensor, stage: int | None) -> Tensor:
         """``M_k g`` for images ``(batch, channels, *space)``, which wrap around; None: the ramp, of which nothing is learned."""
-        shape = tuple(g.shape[2:])
-        ramp = self.ramp if stage is None else self.ramp * self.filters[stage].exp()
-        gain = hats(shape, g) @ ramp.to(g)
-        axes = tuple(range(2, g.ndim))
-        wave = torch.fft.rfftn(g, dim=axes) * gain.reshape(*shape[:-1], shape[-1] // 2 + 1)
-        found: Tensor = torch.fft.irfftn(wave, s=shape, dim=axes)
-        return found
+        return filtered(g, self.ramp if stage is None else self.ramp * self.filters[stage].exp())
+
+    def inside(self, x: Tensor, stage: int) -> Tensor:
+        """``x``; at the last step ``x - K^T N(K x)``."""
+        if stage != self.stages - 1:
+            return x
+        kernel = self.lifts[stage]
+        return x - lowered(self.respond(lifted(x, kernel), stage), kernel, tuple(x.shape[2:]))
+
+
+def filtered(g: Tensor, ramp: Tensor) -> Tensor:
+    """Images ``(batch, channels, *space)`` with each frequency multiplied by the value of ``ramp``, given at the knots, at its length."""
+    shape = tuple(g.shape[2:])
+    gain = hats(shape, g) @ ramp.to(g)
+    axes = tuple(range(2, g.ndim))
+    wave = torch.fft.rfftn(g, dim=axes) * gain.reshape(*shape[:-1], shape[-1] // 2 + 1)
+    found: Tensor = torch.fft.irfftn(wave, s=shape, dim=axes)
+    return found
 
 
 def lifted(x: Tensor, kernel: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from sciml.core.noise import across
 from sciml.core.prior import Prior
 from sciml.domains.errors import InputError
 from sciml.domains.space import Space
+from sciml.networks.denoising_steps import DenoisingSteps
 from sciml.networks.unfolded import UnfoldedNetwork, lifted, lowered
 from sciml.priors._stored import load_prior, save_prior
 
@@ -71,12 +72,38 @@ class Lifting(LinearOperator):
 
 
 @dataclass(frozen=True, eq=False)
+class Nothing(LinearOperator):
+    """The operator onto no channels, ``(..., channels, *space)`` to ``(..., 0, *space)``."""
+
+    on: Space
+
+    @property
+    def space(self) -> Space:
+        """The images."""
+        return self.on
+
+    @property
+    def codomain(self) -> Space:
+        """Nothing, at every point."""
+        return replace(self.on, domain=None, shape=(0, *self.on.shape[1:]), parts=())
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return u.narrow(-self.on.dim - 1, 0, 0)
+
+    def adjoint(self, v: Tensor) -> Tensor:
+        """Zero."""
+        return v.new_zeros(*v.shape[: -self.on.dim - 1], *self.on.shape)
+
+
+@dataclass(frozen=True, eq=False)
 class Unfolded(Prior):
     """The learned steps of ``PrimalDual(max_steps=stages, ratio=0.3, relaxation=1.0)``, images ``(batch, channel, *space)``.
 
-    At step ``k`` the prior is ``stage(k)``: ``operator`` is the lifting ``K_k``, ``dual_prox(p, step, weight)`` is
+    At step ``k`` the prior is ``stage(k)``. With an ``UnfoldedNetwork``, ``operator`` is the lifting ``K_k``, ``dual_prox(p, step, weight)`` is
     ``step N_k(p / step)``, ``inside`` leaves the image as it is; at the last step, whose dual variable nobody would see, ``inside`` is
-    ``x - K^T N(K x)``. ``metric`` is the filter ``M_k``: without it the steps of a tomograph hardly move fine detail. Nothing has a bias, so images in other units, with data and noise to match, give the same answer.
+    ``x - K^T N(K x)``. With ``DenoisingSteps`` nothing is lifted, and every step ends in ``inside``, a denoiser. ``metric`` is the
+    filter ``M_k``: without it the steps of a tomograph hardly move fine detail. Images in other units, with data and noise to
+    match, give the same answer.
 
     It states no energy: there is nothing to be optimal for, a weight plays no part, and an answer is judged by its misfit.
     ``filtered`` says that the weights were trained from filtered back-projection; ``solver()`` is the solver to use. ``weights`` are the
@@ -86,15 +113,15 @@ class Unfolded(Prior):
     through a solver with another start, other steps or another relaxation.
     """
 
-    network: UnfoldedNetwork = field(metadata={"opaque": True})
+    network: UnfoldedNetwork | DenoisingSteps = field(metadata={"opaque": True})
     weights: Mapping[str, Tensor] = field(default_factory=dict, metadata={"shared": True}, repr=False)
     filtered: bool = False
     space: Space | None = field(default=None, metadata={"opaque": True})
     at: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.network, UnfoldedNetwork):
-            raise InputError(f"Unfolded takes an UnfoldedNetwork, not {type(self.network).__name__}")
+        if not isinstance(self.network, UnfoldedNetwork | DenoisingSteps):
+            raise InputError(f"Unfolded takes an UnfoldedNetwork or DenoisingSteps, not {type(self.network).__name__}")
         if not self.weights:
             object.__setattr__(self, "weights", dict(self.network.named_parameters()))
 
@@ -138,25 +165,24 @@ class Unfolded(Prior):
         return replace(self, at=k)
 
     @property
-    def operator(self) -> Lifting:
-        """``K_k``; before any step that of the first."""
+    def operator(self) -> Lifting | Nothing:
+        """``K_k``; before any step that of the first. Without channels where all that is learned happens to the image."""
         if self.space is None:
             raise InputError("this Unfolded prior does not know its space; bind it with on(space)")
+        if isinstance(self.network, DenoisingSteps):
+            return Nothing(self.space)
         return Lifting(self.space, self.weights[f"lifts.{self.at or 0}"])
 
     def dual_prox(self, p: Tensor, step: Tensor, weight: Tensor | None = None) -> Tensor:
         """``step N_k(p / step)``; ``p`` itself at the last step."""
-        if self.at == self.stages - 1:
+        if self.at == self.stages - 1 or isinstance(self.network, DenoisingSteps):
             return p
         size = across(step, p)
         return size * self._call("respond", p / size)
 
     def inside(self, x: Tensor) -> Tensor:
-        """``x``; at the last step ``x - K^T N(K x)``."""
-        if self.at != self.stages - 1:
-            return x
-        lifting = self.operator
-        return x - lifting.adjoint(self._call("respond", lifting(x)))
+        """What the step ends in: see the network. Before any step the image itself."""
+        return x if self.at is None else self._call("inside", x)
 
     def metric(self, g: Tensor) -> Tensor:
         """``M_k g``: symmetric and positive definite. Before any step it is the ramp, in which the method measures its steps."""
@@ -172,7 +198,7 @@ class Unfolded(Prior):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``checkpoint.safetensors`` in a folder, whole or not at all."""
-        network = UnfoldedNetwork(**self.network.settings)
+        network = type(self.network)(**self.network.settings)
         network.load_state_dict(dict(self.weights))
         save_prior(folder, Unfolded, network, {"filtered": self.filtered})
 
@@ -188,7 +214,7 @@ class Unfolded(Prior):
 class _Part(nn.Module):
     """One method of the network as a forward pass, which is what functional_call runs."""
 
-    def __init__(self, network: UnfoldedNetwork, name: str) -> None:
+    def __init__(self, network: nn.Module, name: str) -> None:
         super().__init__()
         self.network, self.name = network, name
 

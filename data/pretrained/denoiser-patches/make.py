@@ -22,7 +22,7 @@ from sciml.priors._stored import save_prior
 
 HERE = Path(__file__).resolve().parent
 NAMES = ("astronaut", "brick", "chelsea", "clock", "coffee", "coins", "grass", "gravel", "moon", "retina", "rocket")
-STEPS, BATCH, PATCH, RATE = 2500, 8, 48, 3e-3
+STEPS, BATCH, PATCH, RATE = 9000, 16, 64, 2e-3
 HIGHEST = 0.2
 
 
@@ -65,7 +65,7 @@ def main(steps: int = STEPS, home: Path = HERE, loud: bool = False) -> Denoiser:
     torch.set_num_threads(1)
     began = time.perf_counter()
     pictures = [picture(name) for name in NAMES]
-    network = BiasFreeDenoiser(2, width=36, layers=8)
+    network = BiasFreeDenoiser(2, width=48, layers=12)
     rule = torch.optim.Adam(network.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(rule, RATE, total_steps=steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(0)
@@ -74,14 +74,16 @@ def main(steps: int = STEPS, home: Path = HERE, loud: bool = False) -> Denoiser:
         x = patches(pictures, BATCH, generator)
         sigma = HIGHEST * torch.rand(BATCH, 1, 1, 1, generator=generator)
         noisy = x + sigma * torch.randn(x.shape, generator=generator)
-        loss = ((network(noisy, sigma) - x).square().mean((1, 2, 3)) / (sigma.flatten() + 0.01)).mean()
+        with torch.autocast("cpu", torch.bfloat16):
+            removed = network(noisy, sigma)
+        loss = ((removed - x).square().mean((1, 2, 3)) / (sigma.flatten() + 0.01)).mean()
         rule.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
         rule.step()
         schedule.step()
         mean = 0.99 * mean + 0.01 * float(loss.detach())
-        if loud and (step + 1) % 250 == 0:
+        if loud and (step + 1) % 500 == 0:
             sys.stdout.write(f"{step + 1} {mean:.5f} {scores(network)} {time.perf_counter() - began:.0f} s\n")
             sys.stdout.flush()
     network.eval().requires_grad_(False)
