@@ -38,7 +38,7 @@ class DenoisingSteps(nn.Module):
 
     ``widths``, ``blocks`` and ``features`` are those of the U-Net. ``rounded``: the U-Net runs in bfloat16 while training
     (rounded to three digits; several times as fast on processors that have units for it); evaluation is in the precision of
-    the weights. ``forward`` runs all steps on an image without any data; solvers use ``inside`` and ``sharpen``. Any size of
+    the weights. ``forward`` removes noise from an image; solvers use ``inside`` and ``sharpen``. Any size of
     image is taken. *Fails when* images are unlike those of the training.
     """
 
@@ -68,10 +68,11 @@ class DenoisingSteps(nn.Module):
         self.filters = nn.Parameter(torch.full((stages, len(KNOTS)), GAIN))
         self.register_buffer("ramp", 2 * torch.tensor(RAMP), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """All denoisers one after the other."""
+    def forward(self, y: Tensor) -> Tensor:
+        """All steps where the image itself was measured: ``D(x - M_k (x - y), sigma_k)``, from ``x = y``."""
+        x = y
         for stage in range(self.stages):
-            x = self.inside(x, stage)
+            x = self.inside(x - self.sharpen(x - y, stage), stage)
         return x
 
     def inside(self, x: Tensor, stage: int) -> Tensor:
