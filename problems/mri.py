@@ -10,7 +10,8 @@ With ``kspace``, what you measured: ``(coil, ky, kx)``, or ``(batch, coil, ky, k
 set or file with that field (``slice`` picks one of several). ``mask`` is where k-space was sampled (None: where it is
 not zero); ``maps`` are the coils' sensitivities, of the shape of ``kspace`` (None: estimated by ESPIRiT, or from images of low
 resolution where the sampled middle is too small for it); ``sigma`` is the noise per real component (None: estimated for every
-coil from the rim of k-space). The axes of the image are those of k-space, in their order; lengths are in pixels.
+coil from the rim of k-space). The axes of the image are those of k-space, in their order; lengths are in mm
+where the file tells them, otherwise in pixels.
 
 The prior is total variation; ``problem.with_prior(None)`` is CG-SENSE, stopped at the noise. *Fails when* the object moved,
 or k-space does not reach down to the noise at its rim (sigma is then too large: give it).
@@ -22,6 +23,7 @@ import dataclasses
 import hashlib
 import math
 import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -61,10 +63,10 @@ def problem(
     if data is not None:
         if kspace is not None:
             raise InputError("mri takes kspace= (numbers) or data= (a data set or its file), not both")
-        kspace, found = opened(data, slice)
-        mask = found if mask is None else mask
+        kspace, found, spacing = opened(data, slice)
+        return measured(kspace, found if mask is None else mask, maps, sigma, spacing, dtype)
     if kspace is not None:
-        return measured(kspace, mask, maps, sigma, dtype)
+        return measured(kspace, mask, maps, sigma, None, dtype)
     phantom = shepp_logan() if phantom is None else phantom
     phases = [smooth_phase(generator(seed, i, "phase")) for i in range(phantom.batch)]
     return simulated(phantom, phases, mask, maps, sigma, n, coils, acceleration, sampling, finer, seed, dtype)
@@ -163,10 +165,12 @@ def stacked(rows: list[Ellipses]) -> Ellipses:
     )
 
 
-def opened(data: Any, slice: int) -> tuple[Any, Any]:
-    """k-space ``(coil, *k)`` of a data set or file, and its mask."""
+def opened(data: Any, slice: int) -> tuple[Any, Any, tuple[float, ...] | None]:
+    """k-space ``(coil, *k)`` of a data set or file, its mask, and the size of a pixel in mm where it is known."""
     if isinstance(data, str | os.PathLike):
-        data = sciml.open_dataset(data)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*were guessed as", UserWarning)  # as this file says they are
+            data = sciml.open_dataset(data)
     if isinstance(data, Tensor | np.ndarray) or not hasattr(data, "data_vars"):
         raise InputError("data= is a data set with kspace (coil, ky, kx), or its file; give bare numbers as kspace=")
     if "kspace" not in data.data_vars:
@@ -189,10 +193,23 @@ def opened(data: Any, slice: int) -> tuple[Any, Any]:
         found = data["mask"]
         found = found.isel(slice=slice) if "slice" in found.dims else found
         mask = found.broadcast_like(field.isel(coil=0, drop=True)).transpose(*field.dims[1:]).values.astype(bool)
-    return field.values, mask
+    size, reach = data.attrs.get("encoded_matrix"), data.attrs.get("encoded_field_of_view")
+    spacing = None
+    if size is not None and reach is not None and set(field.dims[1:]) <= {"kx", "ky", "kz"}:
+        axes = ["xyz".index(str(name)[1]) for name in field.dims[1:]]
+        spacing = tuple(float(reach[a]) / float(size[a]) for a in axes)
+        spacing = spacing if all(0 < h < math.inf for h in spacing) else None
+    return field.values, mask, spacing
 
 
-def measured(kspace: Any, mask: Any, maps: Any, sigma: float | Tensor | None, dtype: torch.dtype) -> Inverse:
+def measured(
+    kspace: Any,
+    mask: Any,
+    maps: Any,
+    sigma: float | Tensor | None,
+    spacing: tuple[float, ...] | None,
+    dtype: torch.dtype,
+) -> Inverse:
     """A measured scan: mask, maps and noise from the data where they are not given."""
     y = tensor("kspace", kspace)
     if not y.is_complex():
@@ -203,7 +220,8 @@ def measured(kspace: Any, mask: Any, maps: Any, sigma: float | Tensor | None, dt
         raise InputError(f"kspace has shape {tuple(y.shape)}; give (coil, ky, kx), or (batch, coil, ky, kx)")
     y = (y.unsqueeze(0) if y.ndim <= 3 else y).to(torch.complex64 if dtype == torch.float32 else torch.complex128)
     shape, coils = tuple(y.shape[2:]), y.shape[1]
-    pixels = Pixels(shape, tuple(float(m) for m in shape))
+    lengths = tuple(m * h for m, h in zip(shape, spacing or (1.0,) * len(shape), strict=True))
+    pixels = Pixels(shape, lengths, unit="1" if spacing is None else "mm")
     sampled = touched(y) if mask is None else canonical_mask("mri", tensor("mask", mask), pixels)
     scan = Fourier(pixels, ones(y), sampled)
     picked = scan.sample(y)
@@ -266,7 +284,7 @@ def noise_level(picked: Tensor, points: Tensor) -> Tensor:
     ``SHELLS`` shells with equally many samples is nearly noise alone.
     """
     order = torch.linalg.vector_norm(points, dim=1).argsort()
-    shells = picked[:, order].abs().tensor_split(min(SHELLS, max(1, len(order) // 32)), dim=1)
+    shells = picked[:, order].abs().tensor_split(min(SHELLS, max(1, len(order) // 128)), dim=1)
     level = torch.stack([shell.median(1).values for shell in shells]).amin(0) / math.sqrt(2 * math.log(2))
     if not bool((level > 0).all()):
         raise InputError(

@@ -38,16 +38,16 @@ AT_ONCE = 1 << 14  # pixels whose eigenvectors are sought together
 
 
 def birdcage_maps(
-    pixels: Pixels, coils: int = 8, *, radius: float = 1.5, dtype: torch.dtype = torch.complex128
+    pixels: Pixels, coils: int = 8, *, radius: float = 1.8, dtype: torch.dtype = torch.complex128
 ) -> Tensor:
     """Simulated maps ``(1, coils, *shape)`` of loops around the box, with sum of squares one.
 
-    Loop ``c`` stands at ``radius`` (in halves of the longest side) and the angle ``2 pi c / coils`` in the plane of the first two axes; its field
+    Loop ``c`` stands at ``radius`` (in halves of the longest side, at least 1.5: outside of the box) and the angle ``2 pi c / coils`` in the plane of the first two axes; its field
     falls with the distance ``d`` like ``(1 + d^2)^(-3/2)``, that of a small loop on its axis, and turns with the angle under which
     it is seen. On one axis the loops stand along it; on three, every second one stands higher.
     """
-    if coils < 1 or not 0 < radius < math.inf:
-        raise InputError(f"birdcage_maps: coils {coils} and radius {radius} must be positive")
+    if coils < 1 or not 1.5 <= radius < math.inf:
+        raise InputError(f"birdcage_maps: give at least one coil, not {coils}, and a radius outside of the box, not {radius}")
     half = max(pixels.extent) / 2
     middles = [low + length / 2 for low, length in zip(pixels.corner, pixels.extent, strict=True)]
     at = [(p - m) / half for p, m in zip(pixels.points(), middles, strict=True)]
@@ -202,7 +202,7 @@ def _inverse(kspace: Tensor) -> Tensor:
     """The centred orthonormal inverse transform of every channel."""
     sizes = tuple(kspace.shape[1:])
     plane = Fourier(Pixels(sizes), torch.ones((1, *sizes), dtype=kspace.dtype, device=kspace.device))
-    return plane.adjoint(kspace.unsqueeze(1))[:, 0]
+    return plane.adjoint(kspace.flatten(1).unsqueeze(1))[:, 0]
 
 
 def _normalised(maps: Tensor) -> Tensor:
