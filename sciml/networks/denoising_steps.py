@@ -89,7 +89,8 @@ class DenoisingSteps(nn.Module):
         )
         with fast:
             found = self.unet((u / root).to(x.dtype), (self.levels[stage] / 4).reshape(1))
-        return size * (u / root.square() + sigma / root * found.to(x.dtype))
+        clean: Tensor = size * (u / root.square() + sigma / root * found.to(x.dtype))
+        return clean
 
     def sharpen(self, g: Tensor, stage: int | None) -> Tensor:
         """``M_k g`` for images ``(batch, channels, *space)``, which wrap around; None: the ramp, of which nothing is learned."""

@@ -199,7 +199,7 @@ class Unfolded(Prior):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``checkpoint.safetensors`` in a folder, whole or not at all."""
         network = type(self.network)(**self.network.settings)
-        network.load_state_dict(dict(self.weights))
+        network.load_state_dict({**self.network.state_dict(), **self.weights})
         save_prior(folder, Unfolded, network, {"filtered": self.filtered})
 
     @classmethod
