@@ -163,7 +163,7 @@ def sampled_checks(problem: Inverse[Any], answer: Answer) -> tuple[Check, ...]:
     record = answer.record
     known = isinstance(record, Calibration)
     off = torch.full_like(chi, record.deviation if known else math.inf)
-    checks = (
+    checks: tuple[Check, ...] = (
         Check("misfit of the samples", (chi - 1).abs(), problem.targets["misfit"]),
         Check("calibration", off, problem.targets["calibration"]),
         Check("chi-square per degree of freedom, mean of the samples", chi),

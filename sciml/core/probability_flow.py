@@ -63,7 +63,7 @@ def remaining(prior: object, sigma: float) -> float:
         return float(own(sigma))
     low, high = getattr(prior, "range", None) or (0.0, 1.0)
     deviation = (high - low) / 4
-    return sigma * deviation / (sigma * sigma + deviation * deviation) ** 0.5
+    return float(sigma * deviation / (sigma * sigma + deviation * deviation) ** 0.5)
 
 
 def span(prior: object) -> tuple[float, float] | None:

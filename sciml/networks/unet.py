@@ -135,7 +135,9 @@ class _Filter(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(weight)))
 
     def forward(self, v: Tensor, stride: int = 1) -> Tensor:
-        return _CONVOLUTION[self.dim](v, self.weight.to(v.dtype), self.bias.to(v.dtype), stride=stride, padding=1)
+        weight, bias = self.weight.to(v.dtype), self.bias.to(v.dtype)
+        found: Tensor = _CONVOLUTION[self.dim](v, weight, bias, stride=stride, padding=1)
+        return found
 
 
 class _Block(nn.Module):
@@ -153,7 +155,8 @@ class _Block(nn.Module):
             part.to(h.dtype).reshape(*part.shape, *(1,) * (v.ndim - 2)) for part in self.told(told).chunk(2, 1)
         )
         h = torch.addcmul(more, h, 1 + gain)
-        return v + self.two(functional.silu(h))
+        found: Tensor = v + self.two(functional.silu(h))
+        return found
 
 
 class _Affine(nn.Module):

@@ -7,7 +7,12 @@ from sciml.priors.denoiser import Denoiser as Denoiser
 from sciml.priors.diffusion import Diffusion as Diffusion
 from sciml.priors.gaussian import Gaussian as Gaussian
 from sciml.priors.learned_prox import LearnedProx as LearnedProx
+from sciml.priors.magnitude_phase import MagnitudePhase as MagnitudePhase
 from sciml.priors.mixture import Mixture as Mixture
+from sciml.priors.noise_schedules import Flow as Flow
+from sciml.priors.noise_schedules import Scheduled as Scheduled
+from sciml.priors.noise_schedules import VarianceExploding as VarianceExploding
+from sciml.priors.noise_schedules import VariancePreserving as VariancePreserving
 from sciml.priors.smoothness import Smoothness as Smoothness
 from sciml.priors.total_variation import TotalVariation as TotalVariation
 from sciml.priors.unfolded import Unfolded as Unfolded

@@ -90,10 +90,11 @@ class Mixture(Prior):
         super().on(space)
         if self.means.dtype == space.dtype and self.means.device == space.device:
             return self
-        move = {"dtype": space.dtype, "device": space.device}
-        covariance = self.covariance.to(**move) if isinstance(self.covariance, Tensor) else self.covariance
-        weights = None if self.weights is None else self.weights.to(**move)
-        return replace(self, means=self.means.to(**move), covariance=covariance, weights=weights)
+        covariance = (
+            self.covariance.to(space.device, space.dtype) if isinstance(self.covariance, Tensor) else self.covariance
+        )
+        weights = None if self.weights is None else self.weights.to(space.device, space.dtype)
+        return replace(self, means=self.means.to(space.device, space.dtype), covariance=covariance, weights=weights)
 
     def _parts(self, x: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``log w_k N(x; m_k, C_k + variance)`` ``(batch, K)``, and coordinates of ``x - m_k`` and eigenvalues, ``(batch, K, n)``."""
@@ -125,11 +126,11 @@ class Mixture(Prior):
         return torch.einsum("bk,bkn->bn", torch.softmax(logs, 1), found).reshape(x.shape)
 
     def remaining(self, sigma: float) -> float:
-        """The root mean variance that is left of a pixel, components taken for known: the least there can be."""
-        w = torch.ones(len(self.means)) if self.weights is None else self.weights
-        v = self.values.to(torch.float64)
-        left = (v * sigma**2 / (v + sigma**2)).mean(1)
-        return float((left * (w / w.sum()).to(left)).sum().sqrt())
+        """The root mean square error of ``denoise`` at this level, over 512 draws from a seed of its own."""
+        generator = torch.Generator().manual_seed(0)
+        clean = self.sample(512, generator=generator)
+        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64).to(clean)
+        return float((self.denoise(clean + sigma * noise, sigma) - clean).square().mean().sqrt())
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
         """``(count, channel, *space)``, drawn on the generator's device in float64."""

@@ -12,3 +12,4 @@ from sciml.samplers.moment_matching import MomentMatching as MomentMatching
 from sciml.samplers.moment_matching import Tweedie as Tweedie
 from sciml.samplers.null_space import NullSpace as NullSpace
 from sciml.samplers.red_diff import RedDiff as RedDiff
+from sciml.samplers.twisted import TwistedDiffusion as TwistedDiffusion

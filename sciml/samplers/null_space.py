@@ -132,7 +132,7 @@ class _Basis:
         """``V diag(gain) U^H r``."""
         if self.left is None or self.right is None:
             forward: Any = self.problem.forward
-            q = forward.adjoint(self.problem.noise.unwhiten(r, self.problem.data))
+            q: Tensor = forward.adjoint(self.problem.noise.unwhiten(r, self.problem.data))
             return _spread(gain / self.values, q) * q
         flat = r.flatten(2)
         flat = torch.view_as_real(flat).flatten(2) if self.split else flat
@@ -144,7 +144,7 @@ class _Basis:
         n = n.expand(len(n), self.problem.batch, *n.shape[2:])
         if self.right is None:
             forward: Any = self.problem.forward
-            q = forward.adjoint(self.problem.noise.unwhiten(_whitened(self.problem, n), self.problem.data))
+            q: Tensor = forward.adjoint(self.problem.noise.unwhiten(_whitened(self.problem, n), self.problem.data))
             return _spread(gain / self.values.square(), q) * q
         found = torch.einsum("bnk,sbn->sbk", self.right.conj(), n.flatten(2)) * gain
         return torch.einsum("bnk,sbk->sbn", self.right, found).reshape(n.shape)
