@@ -97,7 +97,7 @@ class Fourier(LinearOperator):
         if self._places is not None:
             whole = torch.zeros((*y.shape[:-1], math.prod(self.pixels.shape)), dtype=y.dtype, device=y.device)
             y = whole.index_copy_(-1, self._places, y)
-        return y.unflatten(-1, self.pixels.shape)
+        return y.reshape(*y.shape[:-1], *self.pixels.shape)
 
     def validate(self, name: str) -> None:
         """Maps must be finite and see something, for every member."""
@@ -107,14 +107,16 @@ class Fourier(LinearOperator):
         check_image("Fourier", "image", u, self.space.shape)
         maps, _, turn, _ = self._factors()
         whole = torch.fft.fftn(maps * u, dim=self._axes, norm="ortho").flatten(-self.pixels.dim)
-        return (whole if self._places is None else whole.index_select(-1, self._places)) * turn
+        picked: Tensor = whole if self._places is None else whole.index_select(-1, self._places)
+        return picked * turn
 
     def adjoint(self, v: Tensor) -> Tensor:
         """``sum_c conj(s_c) F^H v_c``."""
         check_image("Fourier", "k-space", v, self.codomain.shape)
         _, conjugate, _, back = self._factors()
         images = torch.fft.ifftn(self.zero_filled(v * back), dim=self._axes, norm="ortho")
-        return (conjugate * images).sum(-self.pixels.dim - 1, keepdim=True)
+        total: Tensor = (conjugate * images).sum(-self.pixels.dim - 1, keepdim=True)
+        return total
 
     @property
     def _axes(self) -> tuple[int, ...]:
