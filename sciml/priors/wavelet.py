@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,7 +25,12 @@ from sciml.core.prior import Prior
 from sciml.domains.errors import InputError
 from sciml.domains.space import Space
 
+if TYPE_CHECKING:
+    import numpy
+
 __all__ = ["Daubechies", "Family", "Haar", "Wavelet", "WaveletTransform"]
+
+SHORT = 1024  # values along an axis up to which one level is a matrix product
 
 
 class Family(Protocol):
@@ -114,23 +119,25 @@ class WaveletTransform(LinearOperator):
         return sizes
 
     def __call__(self, u: Tensor) -> Tensor:
-        sizes, dim = self.corners(), self.on.dim
-        result = u.clone()
-        for before, after in zip(sizes, sizes[1:], strict=False):
-            corner = part = _corner(result, before)
-            for axis, (n, m) in enumerate(zip(before, after, strict=True)):
-                part = _split(part, part.ndim - dim + axis, self.family.taps()) if m < n else part
-            corner.copy_(part)
-        return result
+        return self._levels(u, False)
 
     def adjoint(self, v: Tensor) -> Tensor:
         """The inverse: the transform is orthonormal."""
+        return self._levels(v, True)
+
+    def _levels(self, u: Tensor, back: bool) -> Tensor:
+        """All levels, one after the other; real and imaginary parts of complex images apart."""
+        if u.is_complex():
+            parts = self._levels(torch.view_as_real(u).movedim(-1, 0).contiguous(), back)
+            return torch.complex(parts[0], parts[1])
         sizes, dim = self.corners(), self.on.dim
-        result = v.clone()
-        for before, after in reversed(list(zip(sizes, sizes[1:], strict=False))):
+        result = u.clone()
+        pairs = list(zip(sizes, sizes[1:], strict=False))
+        for before, after in reversed(pairs) if back else pairs:
             corner = part = _corner(result, before)
-            for axis, (n, m) in reversed(list(enumerate(zip(before, after, strict=True)))):
-                part = _merge(part, part.ndim - dim + axis, self.family.taps()) if m < n else part
+            split = [axis for axis, (n, m) in enumerate(zip(before, after, strict=True)) if m < n]
+            for axis in reversed(split) if back else split:
+                part = _along(part, part.ndim - dim + axis, self.family.taps(), back)
             corner.copy_(part)
         return result
 
@@ -146,6 +153,33 @@ def _corner(u: Tensor, sizes: tuple[int, ...]) -> Tensor:
     for axis, n in enumerate(sizes):
         u = u.narrow(axis - len(sizes), 0, n)
     return u
+
+
+def _along(u: Tensor, axis: int, taps: tuple[float, ...], back: bool) -> Tensor:
+    """One level along one axis: as a matrix product where the axis is short enough for that to be quicker than shifts."""
+    n = u.shape[axis]
+    if n > SHORT:
+        return _merge(u, axis, taps) if back else _split(u, axis, taps)
+    matrix = torch.as_tensor(_matrix(n, taps), dtype=u.dtype, device=u.device)
+    matrix = matrix.mT if back else matrix
+    if axis == u.ndim - 1:
+        return u @ matrix.mT
+    return torch.matmul(matrix, u.movedim(axis, -2)).movedim(-2, axis)
+
+
+@lru_cache(maxsize=64)
+def _matrix(n: int, taps: tuple[float, ...]) -> numpy.ndarray[Any, Any]:
+    """One level along an axis of ``n`` values, as ``_split`` does it."""
+    import numpy as np
+
+    pairs, matrix = n // 2, np.zeros((n, n))
+    rows = np.arange(pairs)
+    for first, filter in ((0, taps), (n - pairs, _mirror(taps))):
+        for j, weight in enumerate(filter):
+            np.add.at(matrix, (first + rows, (2 * rows + j) % (2 * pairs)), weight)
+    if n % 2:
+        matrix[pairs, n - 1] = 1.0
+    return matrix
 
 
 def _mirror(taps: tuple[float, ...]) -> tuple[float, ...]:
