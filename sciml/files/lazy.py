@@ -19,6 +19,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from sciml.domains.errors import InputError
+from sciml.files.heaps import check
 
 __all__ = ["ComputedArray", "HDF5Array", "NumpyArray", "entire", "open_hdf5"]
 
@@ -29,6 +30,7 @@ def open_hdf5(path: str) -> Iterator[Any]:
     if not Path(path).is_file():
         raise InputError(f"there is no file '{path}'; it may have been moved or deleted: check the path.")
     try:
+        check(path)
         handle = h5py.File(path, "r", locking=False)
     except OSError as error:
         if isinstance(error, PermissionError):

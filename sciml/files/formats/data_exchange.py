@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sciml.domains.errors import InputError
 from sciml.files.axes import Dims, check_names, nearest, plain
+from sciml.files.heaps import attribute
 from sciml.files.tomography import Transmission, air_ratio, bad_pixels
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _contents(path: str) -> tuple[dict[str, tuple[int, ...]], Any, float | None,
             if not handle[name].size:
                 raise InputError(f"'{name}' of '{path}' is empty, of shape {found[name]}; copy or write it again.")
         shape = found[DATA]
-        told = plain(handle[DATA].attrs.get("axes", "theta:y:x"))
+        told = attribute(handle[DATA], "axes", "theta:y:x")
         if len(shape) != 3 or str(told).split(":") != ["theta", "y", "x"]:
             raise InputError(
                 f"'{DATA}' of '{path}' has shape {shape} and axes '{told}'; it must be (theta, y, x): transpose it, "
@@ -192,7 +193,7 @@ def _contents(path: str) -> tuple[dict[str, tuple[int, ...]], Any, float | None,
                     f"'{name}' of '{path}' has shape {found[name]} where '{DATA}' has {shape}; the frames must be "
                     f"(frame, {shape[1]}, {shape[2]})."
                 )
-        angles = _radians(path, handle[THETA][...].reshape(-1), plain(handle[THETA].attrs.get("units", "")), shape[0])
+        angles = _radians(path, handle[THETA][...].reshape(-1), attribute(handle[THETA], "units", ""), shape[0])
         title = plain(handle["exchange/title"][()]) if "exchange/title" in handle else ""
         return found, angles, _pixel(path, handle), title if isinstance(title, str) else ""
 
@@ -227,7 +228,7 @@ def _pixel(path: str, handle: Any) -> float | None:
         if name not in handle or not hasattr(handle[name], "dtype"):
             continue
         value = scalar(handle[name][()])
-        unit = str(plain(handle[name].attrs.get("units", "m"))).strip()
+        unit = str(attribute(handle[name], "units", "m")).strip()
         if value is not None and unit in METRES and 1e-9 < value * METRES[unit] < 1e-1:
             return value * METRES[unit]
         warnings.warn(

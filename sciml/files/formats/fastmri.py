@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sciml.domains.errors import InputError
 from sciml.files.axes import Dims, check_names, nearest, plain
+from sciml.files.heaps import attributes
 from sciml.files.ismrmrd_header import Encoding, read_header
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
                     f"'{name}' of '{path}' has shape {found[name]} for {shape[0]} slices of 'kspace'; it must be "
                     f"({shape[0]}, rows, columns)."
                 )
-        attrs = {name: plain(value) for name, value in handle.attrs.items()}
+        attrs = attributes(handle)
     if header is not None:
         attrs |= {**header.attributes(), "oversampling": header.oversampling()}
 

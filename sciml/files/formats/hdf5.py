@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sciml.files.axes import COORDINATES, Dims, assemble, check_names, plain
+from sciml.files.axes import COORDINATES, Dims, assemble, check_names
+from sciml.files.heaps import attribute, attributes
 
 if TYPE_CHECKING:
     import xarray
@@ -43,7 +44,7 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
     from sciml.files.lazy import HDF5Array, open_hdf5
 
     with open_hdf5(path) as handle:
-        attrs = {name: plain(value) for name, value in handle.attrs.items() if not name.startswith("_")}
+        attrs = {name: value for name, value in attributes(handle).items() if not name.startswith("_")}
         found = numeric(handle)
         known = {name: axes for name in found if (axes := _axes(handle[name])) is not None}
         extra = {name: _attributes(handle[name]) for name in found}
@@ -84,8 +85,8 @@ def _is_scale(dataset: Any) -> bool:
 
 def _axes(dataset: Any) -> tuple[str, ...] | None:
     """Names of the axes when the file holds them."""
-    if "dims" in dataset.attrs:
-        named = plain(dataset.attrs["dims"])
+    named = attribute(dataset, "dims")
+    if named is not None:
         listed = [named] if isinstance(named, str) else list(named)
         if len(listed) == len(dataset.shape):
             return tuple(str(name) for name in listed)
@@ -103,7 +104,7 @@ def _axes(dataset: Any) -> tuple[str, ...] | None:
 def _attributes(dataset: Any) -> dict[str, Any]:
     internal = ("DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME", "dims")
     return {
-        name: plain(value)
-        for name, value in dataset.attrs.items()
+        name: value
+        for name, value in attributes(dataset).items()
         if name not in internal and not name.startswith("_") and not name.startswith("MATLAB")
     }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sciml.domains.errors import InputError
 from sciml.files.axes import Dims, check_names, nearest
+from sciml.files.heaps import attribute
 
 if TYPE_CHECKING:
     import xarray
@@ -148,7 +149,7 @@ def _group(group: Any, depth: int) -> dict[str, Any]:
             found[name] = _group(item, depth - 1) if depth else None
         elif isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu":
             value = item[...].T
-            text = item.attrs.get("MATLAB_class", b"") in (b"char", "char") and item.dtype.kind == "u"
+            text = attribute(item, "MATLAB_class", "") == "char" and item.dtype.kind == "u"
             found[name] = value.astype("<u2").tobytes().decode("utf-16-le", "replace") if text else np.array(value)
         else:
             found[name] = None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sciml.files.axes import SPACE, Dims, assemble
+from sciml.files.heaps import attribute
 
 if TYPE_CHECKING:
     import xarray
@@ -89,7 +90,7 @@ def _read_reversed(path: str) -> dict[str, Any]:
         found = [
             name
             for name in hdf5.numeric(handle)
-            if not name.startswith("#") and handle[name].attrs.get("MATLAB_class", b"") not in (b"char", b"cell")
+            if not name.startswith("#") and attribute(handle[name], "MATLAB_class", "") not in ("char", "cell")
         ]
     return {name: HDF5Array(path, name, reverse=True) for name in found}
 

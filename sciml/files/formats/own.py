@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sciml.domains.errors import InputError
-from sciml.files.axes import Dims, assemble, check_names, plain
+from sciml.files.axes import Dims, assemble, check_names
 from sciml.files.checkpoint import replacing
+from sciml.files.heaps import attribute, attributes
 
 if TYPE_CHECKING:
     import numpy
@@ -59,7 +60,7 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
     from sciml.files.lazy import HDF5Array, open_hdf5
 
     with open_hdf5(path) as handle:
-        attrs = {name: plain(value) for name, value in handle.attrs.items()}
+        attrs = attributes(handle)
         version = attrs.get("sciml")
         if not isinstance(version, int) or version > VERSION:
             raise InputError(
@@ -69,12 +70,12 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
         extra: dict[str, dict[str, Any]] = {}
         known: dict[str, tuple[str, ...]] = {}
         for name in found:
-            extra[name] = {key: plain(value) for key, value in handle[name].attrs.items() if key != "dims"}
+            extra[name] = {key: value for key, value in attributes(handle[name]).items() if key != "dims"}
             if name in VECTOR.values():
                 continue
             if "dims" not in handle[name].attrs and found[name]:
                 raise InputError(f"'{name}' of '{path}' has lost its 'dims' attribute; generate the file again.")
-            listed = plain(handle[name].attrs.get("dims", []))
+            listed = attribute(handle[name], "dims", [])
             extra[name] |= {key: attrs[key] for key in ("grid", "recipe") if key in attrs}
             known[name] = (listed,) if isinstance(listed, str) else tuple(str(axis) for axis in listed)
     check_names(path, names, [*found, *attrs])

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sciml.domains.errors import InputError
-from sciml.files.axes import SPACE, Dims, assemble, check_names, plain
+from sciml.files.axes import SPACE, Dims, assemble, check_names
+from sciml.files.heaps import attributes
 
 if TYPE_CHECKING:
     import xarray
@@ -43,11 +44,11 @@ def read(path: str, names: Mapping[str, str] | None = None, dims: Dims = None) -
     from sciml.files.lazy import HDF5Array, open_hdf5
 
     with open_hdf5(path) as handle:
-        attrs = {name: plain(value) for name, value in handle.attrs.items()}
+        attrs = attributes(handle)
         shapes = _fields(handle)
         vectors = {name: int(handle[name].size) for name in VECTORS if name in handle}
         extra = {
-            name: {key: plain(value) for key, value in handle[name].attrs.items() if key != "dims"} for name in shapes
+            name: {key: value for key, value in attributes(handle[name]).items() if key != "dims"} for name in shapes
         }
     check_names(path, names, [*shapes, *vectors, *attrs])
     arrays = {name: HDF5Array(path, name) for name in [*shapes, *vectors]}
