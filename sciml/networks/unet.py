@@ -1,4 +1,4 @@
-"""A small residual U-Net that is told the noise level: what a diffusion prior learns with."""
+"""A small residual U-Net, plain or told a noise level: a neural operator, and what a diffusion prior learns with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class UNet(nn.Module):
     normalisation, so that what happens at a pixel does not depend on the size of the image; ``a`` and ``b`` per channel are
     affine in a small network's view of ``noise``. The last filter of each block and of the whole starts at zero.
 
-    Input ``(batch, channels, *space)``, output the same; any image size (sides are filled up by repetition and cut off again).
+    Input ``(batch, channels, *space)``, output the same, or ``in_channels`` and ``out_channels`` where these are given; any image size (sides are
+    filled up by repetition and cut off again). Without ``noise`` it is a plain U-Net operator from fields to fields, as it stands in
+    :func:`sciml.fit`: ``noise`` is then zero, and ``a`` and ``b`` are constants that are learned. Filters are 3 points wide, so another spacing is another map.
     ``noise`` is a dimensionless number or ``(batch,)``, such as the logarithm of a noise level: how it is made, and what is
     done to the output, is the business of the prior (``sciml.priors.Diffusion``). ``settings`` holds all arguments.
 
@@ -47,21 +49,27 @@ class UNet(nn.Module):
         fold: int = 2,
         features: int = 32,
         seed: int = 0,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
         widths = tuple(int(width) for width in widths)
-        if dim not in (1, 2, 3) or channels < 1 or not widths or min(*widths, blocks, fold, features // 2, 1) < 1:
+        ends = (channels if in_channels is None else in_channels, channels if out_channels is None else out_channels)
+        if dim not in (1, 2, 3) or min(ends) < 1 or not widths or min(*widths, blocks, fold, features // 2, 1) < 1:
             raise InputError(
-                f"UNet: dim {dim}, channels {channels}, widths {widths}, blocks {blocks}, fold {fold}, features {features}; dim is 1, 2 or 3, "
+                f"UNet: dim {dim}, channels {ends[0]} -> {ends[1]}, widths {widths}, blocks {blocks}, fold {fold}, features {features}; dim is 1, 2 or 3, "
                 "features at least 2, and the rest at least 1."
             )
         self.settings: dict[str, Any] = {
             "dim": dim, "channels": channels, "widths": list(widths), "blocks": blocks, "fold": fold,
             "features": features, "seed": seed,
         }  # fmt: skip
-        self.dim, self.channels, self.fold = dim, channels, fold
+        for name, count in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if count is not None:
+                self.settings[name] = count
+        self.dim, self.channels, self.out_channels, self.fold = dim, *ends, fold
         generator = torch.Generator().manual_seed(seed)
-        folded = channels * fold**dim
+        folded, unfolded = (count * fold**dim for count in ends)
         self.register_buffer("wave", math.pi * torch.randn(features // 2, generator=generator))
         self.view = _linear(2 * (features // 2), features, generator)
         self.first = _filter(dim, folded, widths[0], generator)
@@ -73,10 +81,10 @@ class UNet(nn.Module):
         )
         self.coarser = nn.ModuleList(_filter(dim, a, b, generator) for a, b in itertools.pairwise(widths))
         self.finer = nn.ModuleList(_filter(dim, b, a, generator) for a, b in itertools.pairwise(widths))
-        self.last = _filter(dim, widths[0], folded, generator, zero=True)
+        self.last = _filter(dim, widths[0], unfolded, generator, zero=True)
 
     def forward(self, x: Tensor, noise: Tensor | float = 0.0) -> Tensor:
-        """``F``, of the shape of ``x``."""
+        """``F``, on the pixels of ``x``."""
         if x.ndim != self.dim + 2 or x.shape[1] != self.channels:
             raise InputError(
                 f"UNet: input of shape {tuple(x.shape)}; it takes (batch, {self.channels}, *space) with {self.dim} space axes."
@@ -117,9 +125,9 @@ class UNet(nn.Module):
     def _unfolded(self, v: Tensor, space: tuple[int, ...]) -> Tensor:
         """Back to pixels, without what was filled up."""
         parts = v.shape[2:]
-        v = v.reshape(len(v), self.channels, *(self.fold,) * self.dim, *parts)
+        v = v.reshape(len(v), self.out_channels, *(self.fold,) * self.dim, *parts)
         back = [0, 1, *(axis for i in range(self.dim) for axis in (2 + self.dim + i, 2 + i))]
-        v = v.permute(back).reshape(len(v), self.channels, *(self.fold * part for part in parts))
+        v = v.permute(back).reshape(len(v), self.out_channels, *(self.fold * part for part in parts))
         for axis, n in enumerate(space):
             v = v.narrow(2 + axis, (v.shape[2 + axis] - n) // 2, n)
         return v
