@@ -93,7 +93,7 @@ class PlugAndPlay(Iterative[Inverse[Denoising]]):
 
     def levels(self, prior: Any) -> list[float]:
         """The noise levels of all steps."""
-        low, high = getattr(prior, "range", (0.0, 1.0))
+        low, high = getattr(prior, "range", None) or (0.0, 1.0)
         first = 0.2 * (high - low) if self.first is None else self.first
         last = 0.01 * (high - low) if self.last is None else self.last
         count = self.max_steps
@@ -110,7 +110,7 @@ class PlugAndPlay(Iterative[Inverse[Denoising]]):
         assert isinstance(problem, Inverse)
         x = spread(problem, start)
         if start is None:
-            x = x + sum(getattr(problem.prior, "range", (0.0, 0.0))) / 2
+            x = x + sum(getattr(problem.prior, "range", None) or (0.0, 0.0)) / 2
         return self._explain(problem, x, (setup * 1e-2).log(), 0, 2 * self.trials)
 
     def step(self, problem: Problem, setup: Tensor, state: State) -> State:
