@@ -26,4 +26,4 @@ def test_routes_agree(shape: tuple[int, ...], family: Any, kind: torch.dtype, mo
     assert torch.allclose(transform.adjoint(found), u, atol=1e-12)  # orthonormal
     monkeypatch.setattr("sciml.priors.wavelet.SHORT", 0)
     assert torch.allclose(transform(u), found, atol=1e-13) and torch.allclose(transform.adjoint(u), back, atol=1e-13)
-    assert not torch.allclose(WaveletTransform(space, 2, family)(u), found, atol=1e-3)  # one level less is another one
+    assert not torch.allclose(WaveletTransform(space, 1, Daubechies(3))(u), found, atol=1e-3)  # another transform
