@@ -180,9 +180,8 @@ def test_convex_priors_are_certified_on_linear_models(name: str, prior: str) -> 
     if isinstance(posed, str):
         assert posed_complex(name) and "complex" in posed
         return
-    solver = PrimalDual() if prior == "total variation" else ADMM()
-    kind, solution = outcome(posed, solver)
-    assert kind == "solved" and solution.ok, solution
+    found = (outcome(posed, solver) for solver in (PrimalDual(), ADMM()))
+    assert any(kind == "solved" and solution.ok for kind, solution in found)
 
 
 def posed_complex(name: str) -> bool:
