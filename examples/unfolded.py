@@ -128,7 +128,7 @@ def full(out: Path) -> FittedPrior[Unfolded]:
     )  # fmt: skip
     return sciml.fit(
         prior, Scans(rest, 2, n=128, views=30, noise=0.05), through=prior.solver(),
-        validate=Scans(kept, TOLD, n=128, views=30, noise=0.05)(FIRST), epochs=16, steps=50, learning_rate=1e-4,
+        validate=Scans(kept, TOLD, n=128, views=30, noise=0.05)(FIRST), epochs=40, steps=50, learning_rate=1.5e-4,
         schedule=Falling(), optimizer=Muon(matrices=5.0), loss=LogL2(), out=out / "large",
     )  # fmt: skip
 
