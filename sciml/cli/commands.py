@@ -154,10 +154,6 @@ def certify(file: Path, /, *, json: Flag = False) -> int:
     if not isinstance(text, str) or not text:
         raise InputError(f"'{file}' carries no recipe, so its problem cannot be built; certify it in Python.")
     recipe = Recipe.from_json(text)
-    if not recipe.complete:
-        raise InputError(
-            f"the recipe of '{file}' tells objects of Python in words only, so its problem cannot be built; certify it in Python."
-        )
     try:
         posed = recipe.build()
     except KeyError as error:
@@ -173,9 +169,13 @@ def certify(file: Path, /, *, json: Flag = False) -> int:
     if isinstance(posed, Inverse):
         if posed.weight is None and "weight" in data:  # chosen by the solver
             weight = torch.tensor(data["weight"].values)
-        if "dual_data" in data and "dual_prior" in data:
+        if "dual_prior" in data:
             shapes = {"data": posed.data.shape[1:], "prior": posed.prior.operator.codomain.shape}
-            dual = {key: torch.tensor(data[f"dual_{key}"].values).reshape(-1, *shape) for key, shape in shapes.items()}
+            dual = {
+                key: torch.tensor(data[f"dual_{key}"].values).reshape(-1, *shape)
+                for key, shape in shapes.items()
+                if f"dual_{key}" in data
+            }
     checks = posed.certify(Answer(value, claim, posed=weight, dual=dual))
     codes = decide(claim, checks)
     code = Code(int(codes.max()))

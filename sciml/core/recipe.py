@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sciml.domains.boundary import Dirichlet, Neumann, Periodic, Robin
+from sciml.domains.errors import InputError
 from sciml.domains.random_fields import GaussianField
 
 __all__ = ["Recipe", "Recommended", "digest", "portable"]
@@ -37,7 +38,10 @@ def digest(tensor: Tensor) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """Provenance: ``source`` (catalogue name or path), ``sha256`` of the file, settings, and the changes made since."""
+    """Provenance: ``source`` (catalogue name or path), ``sha256`` of the file, settings, and the changes made since.
+
+    ``words`` are the objects that JSON could not hold (a prior given by hand), as text: such a recipe tells, it does not build.
+    """
 
     source: str
     sha256: str
@@ -45,6 +49,7 @@ class Recipe:
     changes: tuple[tuple[str, Any], ...] = ()
     arrays: Mapping[str, Tensor] = field(default_factory=dict, metadata={"opaque": True})
     complete: bool = True
+    words: tuple[str, ...] = ()
 
     def changed(self, verb: str, argument: Any) -> Recipe:
         """The recipe after one more change (``replace``, ``member``, ``with_target``, ``to``)."""
@@ -74,16 +79,17 @@ class Recipe:
         try:
             json.dumps(packed)
         except TypeError:
+            words = tuple(f"{value!r}" for value in packed.values() if not _is_json(value))
             packed = {key: value if _is_json(value) else f"{value!r}" for key, value in packed.items()}
-            return Recipe(source, sha256, packed, arrays=arrays, complete=False)
+            return Recipe(source, sha256, packed, arrays=arrays, complete=False, words=words)
         return Recipe(source, sha256, packed, arrays=arrays)
 
     def to_json(self) -> str:
         """The recipe as JSON, arrays as digests. Objects that JSON cannot hold are told in words; it is then not complete."""
-        told = []
+        told = list(self.words)
 
         def words(thing: Any) -> str:
-            told.append(thing)
+            told.append(repr(thing))
             return repr(thing)
 
         parts = {
@@ -93,7 +99,7 @@ class Recipe:
             "changes": self._digested(list(self.changes)),
         }
         text = json.dumps(parts, default=words)
-        return json.dumps({**json.loads(text), "complete": self.complete and not told})
+        return json.dumps({**json.loads(text), "complete": self.complete and not told, "words": told})
 
     def _digested(self, packed: Any) -> Any:
         if isinstance(packed, Mapping):
@@ -114,10 +120,20 @@ class Recipe:
             data["settings"],
             tuple((verb, argument) for verb, argument in data["changes"]),
             complete=data["complete"],
+            words=tuple(data.get("words", ())),
         )
 
     def build(self) -> Any:
-        """The problem: loaded by the catalogue, with the changes applied in their order."""
+        """The problem: loaded by the catalogue, with the changes applied in their order.
+
+        Raises InputError for a recipe that tells an object in words only.
+        """
+        if not self.complete:
+            what = self.words[0] if self.words else "an object of Python"
+            what = what if len(what) <= 200 else what[:200] + "..."
+            raise InputError(
+                f"the recipe of {self.source!r} tells {what} in words only, so the problem cannot be built from it; state it again in Python and call problem.certify(value)"
+            )
         if not _builder:
             import importlib
 

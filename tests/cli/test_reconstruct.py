@@ -114,7 +114,28 @@ def test_a_saved_reconstruction_can_be_certified_again(capsys: Any, tmp_path: Pa
     assert told(capsys, "certify", tmp_path / "x.nc", status=3)["code"] == "UNCERTIFIED"
     told(capsys, *words, *TV, "--out", tmp_path / "y.nc")
     status, _, err = run(capsys, "certify", tmp_path / "y.nc")
-    assert status == 2 and "in words only" in err and err.count("\n") == 1
+    assert status == 2 and "TotalVariation(" in err and "in words only" in err and err.count("\n") == 1
+
+
+def test_a_solver_that_hands_over_one_dual_variable_is_certified_again(capsys: Any, tmp_path: Path) -> None:
+    """A problem file that states its prior; ADMM hands over the dual variable of the prior alone."""
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "from sciml.core import GaussianNoise, Inverse\n"
+        "from sciml.domains import Pixels\n"
+        "from sciml.forward import Mask\n"
+        "from sciml.priors import TotalVariation\n"
+        "def problem(*, n=8):\n"
+        "    seen = torch.arange(n * n).reshape(n, n) % 3 > 0\n"
+        "    mask = Mask(Pixels((n, n)).space(), seen)\n"
+        "    image = (torch.arange(n * n, dtype=torch.float64).reshape(1, 1, n, n) % n > 3).double()\n"
+        "    prior = TotalVariation(lower=0.0, upper=1.0)\n"
+        "    return Inverse('mine', mask, mask(image), GaussianNoise(0.1, seen), prior, 3.0)\n"
+    )
+    for solver in ("admm", "primaldual"):
+        file = tmp_path / f"{solver}.nc"
+        facts = told(capsys, "reconstruct", tmp_path / "mine.py", "--solver", solver, "--out", file)
+        assert facts["code"] == told(capsys, "certify", file)["code"] == "CONVERGED"
 
 
 def test_solve_takes_inverse_problems_too(capsys: Any, tmp_path: Path) -> None:
