@@ -17,7 +17,7 @@ from sciml.domains.errors import InputError
 from sciml.domains.mesh import Elements, Mesh
 from sciml.domains.space import Space
 
-__all__ = ["Composite", "Denoising", "Energy", "Generative", "Prior", "Proximable", "Smooth"]
+__all__ = ["Composite", "Denoising", "Energy", "Generative", "Prior", "Proximable", "Reweighted", "Smooth"]
 
 
 class Prior:
@@ -88,6 +88,25 @@ class Composite(Protocol):
 
     def descent(self, x: Tensor, gradient: Tensor) -> Tensor:
         """The part of a gradient along which an image within the bounds can still move down."""
+
+
+@runtime_checkable
+class Reweighted(Protocol):
+    """``R(x) = g(K x)`` with ``g`` a sum of lengths, ``sum_i V_i |z_i|``: quadratic once the lengths in ``V_i |z_i|^2 / |z_i|`` are held."""
+
+    @property
+    def operator(self) -> LinearOperator:
+        """``K``."""
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether any image is allowed."""
+
+    def outer(self, z: Tensor) -> Tensor:
+        """``g(z)`` per member."""
+
+    def smoothed(self, z: Tensor, smoothing: Tensor) -> tuple[Tensor, Tensor]:
+        """``sum_i V_i sqrt(|z_i|^2 + s^2)`` per member, and ``V_i / sqrt(|z_i|^2 + s^2)``, which broadcasts against ``z``; ``s`` is ``(batch,)``."""
 
 
 @runtime_checkable

@@ -1,9 +1,9 @@
 """Generators of triangle meshes: points spread by a size function, pushed to equilibrium, joined by Delaunay's triangulation.
 
-The outline is cut where sides begin and end, so that electrodes end at nodes, and sampled more densely there: next to an end of an
-electrode the spacing is ``edge`` times that of the middle, because the current density has a singularity there. Into the domain the size
-grows by ``growth`` per unit of distance up to one that gives about ``nodes`` nodes. Points start on hexagonal lattices of graded spacing, thinned to the
-density that is wanted, and are moved by repulsive springs between neighbours (Persson and Strang, SIAM Rev. 46, 2004,
+The outline is cut where sides begin and end, so that electrodes end at nodes, and sampled more densely there: at the ends of an
+electrode the spacing is ``edge`` times the length of an electrode or gap, because the current density has a singularity there. Into the domain the size
+grows by ``growth`` per unit of distance up to one that gives about ``nodes`` nodes. Points start at the centres of squares, halved where
+triangles are to be small, and are moved by repulsive springs between neighbours (Persson and Strang, SIAM Rev. 46, 2004,
 doi 10.1137/S0036144503429121, with all points of the outline held fixed). The same arguments give the same mesh.
 
 *Fails when* parts of the outline come closer to each other than the size of triangles: InputError asks for more nodes.
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["disc", "polygon", "rectangle"]
 
 ROUNDS = 40
+SLOPE = 0.3  # growth of the spacing along the outline, from the ends of electrodes
 LIKE_HEXAGONS = math.sqrt(3) / 2  # area per point of a hexagonal lattice over its spacing squared
 
 
@@ -41,7 +42,7 @@ def disc(
     electrodes: int = 0,
     coverage: float = 0.5,
     first: float = 0.0,
-    edge: float = 0.25,
+    edge: float = 0.05,
     growth: float = 0.25,
     through: Tensor | None = None,
 ) -> Mesh:
@@ -66,7 +67,7 @@ def polygon(
     electrodes: int = 0,
     coverage: float = 0.5,
     first: float = 0.0,
-    edge: float = 0.25,
+    edge: float = 0.05,
     growth: float = 0.25,
     through: Tensor | None = None,
 ) -> Mesh:
@@ -99,7 +100,7 @@ def rectangle(
     electrodes: int = 0,
     coverage: float = 0.5,
     first: float = 0.0,
-    edge: float = 0.25,
+    edge: float = 0.05,
     growth: float = 0.25,
     through: Tensor | None = None,
 ) -> Mesh:
@@ -189,12 +190,13 @@ def _sampled(
     import numpy as np
 
     has_plates = any(name.startswith("electrode_") for name, _, _ in pieces)
+    short = min(b - a for _, a, b in pieces)
     places, labels = [], []
     for name, a, b in pieces:
-        small = size * edge if has_plates else size
+        small = min(size, edge * short) if has_plates else size
         least = 2 if has_plates else 1
         fine = np.linspace(0.0, b - a, 2001)
-        wanted = np.minimum(size, small + 0.5 * np.minimum(fine, b - a - fine))
+        wanted = np.minimum(size, small + SLOPE * np.minimum(fine, b - a - fine))
         count = np.concatenate(([0.0], np.cumsum(0.5 * (1 / wanted[1:] + 1 / wanted[:-1]) * np.diff(fine))))
         steps = max(least, round(float(count[-1])))
         inside = np.interp(np.arange(steps) / steps * count[-1], count, fine)
@@ -244,61 +246,45 @@ def _size_for(
     """The largest size of triangles at which the integral of the density gives the number of nodes."""
     import numpy as np
 
-    box = outline.at(np.linspace(0, outline.length, 400, endpoint=False))
-    low, high = box.min(0), box.max(0)
-    grid = np.stack(
-        np.meshgrid(*(np.linspace(a, b, 61)[:-1] + (b - a) / 120 for a, b in zip(low, high, strict=True))), -1
-    )
-    places = grid.reshape(-1, 2)
-    places = places[outline.inside(places)]
-
-    def count(size: float) -> float:
+    def count(size: float) -> int:
         points, _ = _sampled(outline, pieces, size, edge)
         law = _Sizes(np.concatenate((points, inner)), _spacings(points, inner, size), size, growth)
-        return float(outline.area * (law(places) ** -2).mean() / LIKE_HEXAGONS + 0.5 * len(points))
+        return len(_started(outline, law)) + len(points) + len(inner)
 
-    least, most = 1e-3 * math.sqrt(outline.area / nodes), 4 * math.sqrt(outline.area / nodes)
-    for _ in range(16):
-        middle = math.sqrt(least * most)
-        least, most = (middle, most) if count(middle) > nodes else (least, middle)
-    return math.sqrt(least * most)
+    size = math.sqrt(outline.area / nodes / LIKE_HEXAGONS)
+    for _ in range(12):
+        found = count(size)
+        if abs(found - nodes) <= 0.02 * nodes:
+            break
+        size *= min(max((found / nodes) ** 0.7, 0.5), 2.0)
+        if size > 0.5 * math.sqrt(outline.area):
+            break
+    return size
 
 
 def _started(outline: Outline, law: _Sizes) -> Array:
-    """Points inside at about the density that is wanted: lattices of graded spacing, thinned by a fixed sequence."""
+    """Points inside at about the density that is wanted: centres of squares that are halved until they are small enough, thinned by a fixed sequence."""
     import numpy as np
+    from scipy.spatial import cKDTree
 
     box = outline.at(np.linspace(0, outline.length, 400, endpoint=False))
     low, high = box.min(0), box.max(0)
-    finest = float(law.spacing.min())
-    levels = max(1, math.ceil(2 * math.log2(law.most / finest)) + 1)
-    kept = []
-    for level in range(levels):
-        step = law.most / 2 ** (level / 2)
-        x = np.arange(low[0], high[0] + step, step)
-        y = np.arange(low[1], high[1] + step, step * LIKE_HEXAGONS)
-        if len(x) * len(y) > 4_000_000:
-            break
-        spots = np.stack(np.broadcast_arrays(x[None, :], y[:, None]), -1).copy()
-        spots[1::2, :, 0] += step / 2
-        spots = spots.reshape(-1, 2)
-        if level:  # fine lattices matter near the fixed points only
-            from scipy.spatial import cKDTree
-
-            reach = (step * math.sqrt(2) - finest) / law.growth + step
-            spots = spots[cKDTree(law.fixed).query(spots, distance_upper_bound=max(reach, step))[0] < math.inf]
-        spots = spots[outline.inside(spots)]
-        wanted = law(spots)
-        band = (wanted <= step * math.sqrt(2)) & (wanted > (0.0 if level == levels - 1 else step))
-        band = band | ((wanted >= law.most) if level == 0 else np.zeros_like(band))
-        keep = (step / wanted[band]) ** 2 if level else np.ones(int(band.sum()))
-        noise = (np.arange(int(band.sum())) * 0.6180339887498949) % 1.0
-        kept.append(spots[band][noise < keep])
-    points = np.concatenate(kept)
-    from scipy.spatial import cKDTree
-
-    clear = cKDTree(law.fixed).query(points)[0] > 0.6 * law(points)
-    found: Array = points[clear]
+    step = law.most
+    x, y = (np.arange(a + step / 2, b + step / 2, step) for a, b in zip(low, high, strict=True))
+    cells = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
+    leaves, sizes = [], []
+    while len(cells):
+        wanted = law(cells)
+        fine = step <= 0.95 * wanted
+        leaves.append(cells[fine])
+        sizes.append((step / wanted[fine]) ** 2 / LIKE_HEXAGONS)
+        quarters = step / 4 * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
+        cells = (cells[~fine][:, None] + quarters).reshape(-1, 2)
+        step /= 2
+    points, keep = np.concatenate(leaves), np.concatenate(sizes)
+    spread = np.arange(len(points)) * 0.6180339887498949 % 1.0
+    points = points[(spread < keep) & outline.inside(points)]
+    found: Array = points[cKDTree(law.fixed).query(points)[0] > 0.6 * law(points)]
     return found
 
 

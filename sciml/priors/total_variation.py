@@ -208,6 +208,19 @@ class TotalVariation(Prior):
         """``g(z) = sum_i V_i |z_i|``."""
         return total(self._lengths(z) * self._volumes(z))
 
+    @property
+    def unbounded(self) -> bool:
+        """Whether there are no bounds."""
+        return self.lower is None and self.upper is None
+
+    def smoothed(self, z: Tensor, smoothing: Tensor) -> tuple[Tensor, Tensor]:
+        """``sum_i V_i eta_i`` and ``V_i / eta_i``, ``eta_i = sqrt(|z_i|^2 + s^2)``."""
+        square = self._parts(z).abs().square().sum(2, keepdim=True)
+        eta = (square + across(smoothing, square).square()).sqrt()
+        volumes = self._volumes(z)
+        weights = (volumes / eta).expand(-1, -1, self.operator.components, *z.shape[2:]).flatten(1, 2)
+        return total(eta * volumes), weights
+
     def conjugate(self, p: Tensor, weight: Tensor) -> Tensor:
         """Zero where ``|p_i| <= weight V_i`` everywhere (up to 16 units of rounding), else infinite."""
         limit = across(weight, p) * self._volumes(p) * (1 + 16 * torch.finfo(p.dtype).eps)

@@ -11,6 +11,7 @@ from sciml.solvers.exponential import ExponentialRungeKutta as ExponentialRungeK
 from sciml.solvers.filtered_backprojection import FilteredBackprojection as FilteredBackprojection
 from sciml.solvers.gauss_newton import GaussNewton as GaussNewton
 from sciml.solvers.gmres import GMRES as GMRES
+from sciml.solvers.lagged_diffusivity import LaggedDiffusivity as LaggedDiffusivity
 from sciml.solvers.least_squares import LeastSquares as LeastSquares
 from sciml.solvers.multigrid import Multigrid as Multigrid
 from sciml.solvers.newton import Nearby as Nearby
