@@ -247,6 +247,8 @@ def _number(seed: int, step: int, validation: bool = False) -> int:
 
 def _told(solver: Any) -> str:
     """A solver and its settings in words, those that it wraps included."""
+    if callable(solver) and hasattr(solver, "__qualname__"):
+        return f"{solver.__module__}.{solver.__qualname__}"  # repr names a place in memory
     if not dataclasses.is_dataclass(solver) or isinstance(solver, type):
         return repr(solver)
     parts = ", ".join(f"{f.name}={_told(getattr(solver, f.name))}" for f in dataclasses.fields(solver))

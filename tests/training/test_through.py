@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sciml.priors import Denoiser, TotalVariation, Unfolded
 from sciml.solvers import Chained, PrimalDual
 from sciml.training import AdamW, FittedPrior, LogL2, Muon
 from sciml.training.fit import fit
-from sciml.training.through import _number
+from sciml.training.through import _number, _told
 
 GENERATOR = torch.Generator().manual_seed(0)
 MATRIX = Matrix(torch.randn(1, 14, 20, generator=GENERATOR) / 14**0.5)
@@ -223,3 +224,10 @@ def test_a_loss_that_is_not_finite_is_told(tmp_path: Path) -> None:
         run(tmp_path, epochs=1, learning_rate=1e-4)
     with pytest.raises(InputError, match="optimizer"):
         run(tmp_path, epochs=1, optimizer=AdamW())
+
+
+def test_settings_name_functions_and_not_places_in_memory() -> None:
+    """A run is taken up again by another process, where the same function lies elsewhere."""
+    solver = dataclasses.replace(untrained(), filtered=True).solver()
+    assert "0x" in repr(solver)
+    assert "0x" not in _told(solver) and "hann" in _told(solver)
