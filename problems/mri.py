@@ -267,13 +267,16 @@ def ones(y: Tensor) -> Tensor:
 
 
 def estimated(one: Tensor, sampled: Tensor) -> Tensor:
-    """Maps of one member; ESPIRiT where the sampled middle is large enough."""
+    """Maps of one member; ESPIRiT where the sampled middle is large enough.
+
+    Nothing is cropped: a place that no coil sees is filled in by the prior alone, and that takes solvers thousands of steps.
+    """
     try:
-        maps = espirit(one, sampled)
+        maps = espirit(one, sampled, crop=0.0)
     except InputError as error:
         if "too few" not in str(error):
             raise
-        maps = low_resolution_maps(one, sampled)
+        maps = low_resolution_maps(one, sampled, floor=0.0)
     return maps
 
 

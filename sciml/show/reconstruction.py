@@ -98,7 +98,8 @@ class Pictures:
         if len(x) > 1:
             label += f", channel 0 of {len(x)}"
         if x.is_complex():
-            label = f"|{label}|" if not label.startswith("|") else label
+            name, comma, told = label.partition(", ")
+            label = f"|{name}|{comma}{told}" if not label.startswith("|") else label
         part = dataclasses.replace(part, label=label, unit=self.problem.forward.unit)
         return part.at(2, part.values.shape[2] // 2) if part.values.ndim == 3 else part
 
@@ -115,6 +116,9 @@ def data_panel(problem: Any, part: Part, pictures: Pictures | None = None) -> Pa
     import numpy as np
 
     axes, values, label = list(data_axes(problem)), part.values, part.label
+    if hasattr(problem.forward, "zero_filled"):
+        part, axes = _on_the_grid(problem, part)
+        values, label = part.values, part.label
     if len(values) > 1:
         label += f", channel 0 of {len(values)}"
     values = values[0]
@@ -143,6 +147,20 @@ def data_panel(problem: Any, part: Part, pictures: Pictures | None = None) -> Pa
             limits = pictures.limits
         part = dataclasses.replace(part, limits=limits, colours=grey)
     return Panel(partial(_sinogram if axes[0].name == "view" else image, part=part))
+
+
+def _on_the_grid(problem: Any, part: Part) -> tuple[Part, list[Axis]]:
+    """Samples of k-space as a whole array, grey where nothing was sampled; the sizes of data on a logarithmic scale."""
+    import numpy as np
+
+    values, label = torch.as_tensor(part.values), part.label
+    if part.limits is None:
+        values, label = values.clamp_min(1e-300).log10(), f"log10 |{label}|"
+    whole = problem.forward.zero_filled(values).numpy()
+    seen = problem.forward.zero_filled(torch.ones_like(values)).numpy() > 0
+    sizes = whole.shape[1:]
+    axes = [Axis(f"k_{a}", ((f"k_{a}", np.arange(n) - n // 2, "1"),)) for a, n in zip("xyz", sizes, strict=False)]
+    return dataclasses.replace(part, label=label, values=np.where(seen, whole, np.nan)), axes
 
 
 def _ticks(axis: Axis, count: int) -> tuple[str, numpy.ndarray[Any, Any]]:
