@@ -5,9 +5,13 @@ At each level ``sigma``, with ``x0 = D(x, sigma)``, whitened model ``A`` and dat
 .. math:: x_0' = \arg\min_u |A u - y|^2 / 2 + |u - x_0|^2 / (2 r^2), \qquad
           x' = x_0' + \sigma' \bigl( \sqrt{1 - \eta^2}\, (x - x_0) / \sigma + \eta\, n \bigr),
 
-the first by ``inner`` steps of conjugate gradients from ``x_0``. No derivative of the network is needed. ``r`` is what the prior's
-denoiser leaves of a pixel at that level: with the noise of the data it says how much either is to be believed, so there is no
-weight to choose and nothing depends on units.
+the first by ``inner`` steps of conjugate gradients from ``x_0``. No derivative of the network is needed. ``r`` is how far ``x_0`` is off: as
+the residual tells, in which an error of deviation ``r`` in each pixel adds ``r^2 |A|_F^2`` to the number of data, or what the prior's
+denoiser leaves of a pixel at that level, if that is more,
+
+.. math:: r^2 = \max\bigl( (|A x_0 - y|^2 - m) / |A|_F^2,\ r_D(\sigma)^2 \bigr),
+
+per chain. So there is no weight to choose, and nothing depends on units.
 
 Source: Chung, Lee and Ye, arXiv:2303.05754, where the weight of the data is a number to be tuned.
 """
@@ -29,7 +33,7 @@ from sciml.core.problem import Problem
 from sciml.core.solution import Answer
 from sciml.core.solver import Context, Solver
 from sciml.domains.errors import InputError
-from sciml.samplers._chains import Chains, conjugate_gradients, refusal
+from sciml.samplers._chains import Chains, conjugate_gradients, inner, refusal, spread
 
 __all__ = ["DecomposedDiffusion", "example"]
 
@@ -39,11 +43,11 @@ class DecomposedDiffusion(Solver[Inverse[Any]]):
     """``samples`` draws for linear forward models and Gaussian noise, ``steps`` evaluations of the denoiser each.
 
     ``inner`` is the number of conjugate gradient steps per level, ``eta`` the share of fresh noise (0: none but the first),
-    ``levels`` their spacing. ``trust`` multiplies ``r``: above 1 the data are believed more. Chain ``s`` depends on ``(seed, s)`` alone
-    and uses the same noise for all members. The value is the mean of the samples; weight and start play no part.
+    ``levels`` their spacing. Chain ``s`` depends on ``(seed, s)`` alone and uses the same noise for all members. The value is the mean
+    of the samples; weight and start play no part.
 
-    *Fails when* what the denoiser leaves is far from white: the posterior's spread is then wrong, which a calibration record
-    shows, and so are directions that the data determine badly, if ``inner`` is too small for them.
+    *Fails when* what is unknown is far from white: the posterior's spread is then wrong (too small with few steps and much fresh
+    noise, which is best for the mean), as a calibration record shows.
     """
 
     steps: int = 49
@@ -51,7 +55,6 @@ class DecomposedDiffusion(Solver[Inverse[Any]]):
     seed: int = 0
     inner: int = 5
     eta: float = 0.85
-    trust: float = 1.0
     levels: Levels = Karras()
 
     gradient: ClassVar[Gradient] = Detach()
@@ -60,9 +63,9 @@ class DecomposedDiffusion(Solver[Inverse[Any]]):
     )
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.samples, self.inner) < 1 or not 0 <= self.eta <= 1 or not self.trust > 0:
+        if min(self.steps, self.samples, self.inner) < 1 or not 0 <= self.eta <= 1:
             raise InputError(
-                f"DecomposedDiffusion(steps={self.steps}, samples={self.samples}, inner={self.inner}, eta={self.eta}, trust={self.trust}): counts are at least 1, eta is from 0 to 1, trust positive"
+                f"DecomposedDiffusion(steps={self.steps}, samples={self.samples}, inner={self.inner}, eta={self.eta}): counts are at least 1, eta is from 0 to 1"
             )
 
     def accepts(self, problem: Problem) -> str | None:
@@ -75,11 +78,15 @@ class DecomposedDiffusion(Solver[Inverse[Any]]):
         chains = Chains(problem, self.samples, self.seed)
         keep = math.sqrt(1 - self.eta**2)
         with torch.no_grad():
+            size, count = self._size(chains), problem.noise.dof(problem.data)
             x = chains.first()
             levels = [*self.levels(chains.highest, chains.lowest, self.steps), 0.0]
             for step, (sigma, after) in enumerate(itertools.pairwise(levels)):
                 clean = chains.denoise(x, sigma)
-                near = clean + self._pull(chains, clean, (self.trust * remaining(problem.prior, sigma)) ** 2)
+                rest = chains.rest(clean)
+                told = (inner(rest, rest) - count) / size
+                square = told.clamp_min(remaining(problem.prior, sigma) ** 2)
+                near = clean + self._pull(chains, rest, square)
                 if after > 0:
                     near = near + after * (keep / sigma * (x - clean) + self.eta * chains.noise())
                 x = near
@@ -87,13 +94,25 @@ class DecomposedDiffusion(Solver[Inverse[Any]]):
                     context.progress(step + 1, self.steps, sigma)
         return chains.answer(x, self.steps)
 
-    def _pull(self, chains: Chains, clean: Tensor, square: float) -> Tensor:
-        """``(1 + r^2 A^H A)^{-1} r^2 A^H (y - A x_0)``, roughly."""
+    @staticmethod
+    def _size(chains: Chains) -> Tensor:
+        """``|A|_F^2`` per member, ``(1, B)``, from the images of white noise: of 4096 numbers at least, or sixteen images."""
+        space, real = chains.problem.space, not chains.problem.space.zeros().is_complex()
+        probes = min(16, max(1, 4096 // space.size))
+        generator = torch.Generator().manual_seed(0)
+        kind = torch.float64 if real else torch.complex128
+        z = torch.randn((probes, 1, *space.shape), generator=generator, dtype=kind).to(space.zeros())
+        image = chains.ahead((z if real else z * math.sqrt(2)).expand(-1, chains.problem.batch, *space.shape))
+        return inner(image, image).mean(0, keepdim=True).clamp_min(1e-300)
+
+    def _pull(self, chains: Chains, rest: Tensor, square: Tensor) -> Tensor:
+        """``(1 + r^2 A^H A)^{-1} r^2 A^H rest``, roughly."""
+        wide = spread(square, rest)
 
         def whole(d: Tensor) -> Tensor:
-            return d + square * chains.back(chains.ahead(d))
+            return d + chains.back(wide * chains.ahead(d))
 
-        return conjugate_gradients(whole, square * chains.back(chains.rest(clean)), self.inner)
+        return conjugate_gradients(whole, chains.back(wide * rest), self.inner)
 
 
 def example() -> tuple[DecomposedDiffusion, Inverse[Any]]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import sciml
+from sciml.core.prior import Energy
 from sciml.domains import Pixels, Space
 from sciml.networks import UNet
 from sciml.priors import (
@@ -240,7 +241,7 @@ def test_magnitude_and_phase() -> None:
     away = [float((one - truth).abs().square().mean()) for one in (told.denoise(noisy, 0.3), noisy)]
     assert away[0] < 0.65 * away[1]  # the imaginary half of the noise is gone, the real half shrunk by 1 / 1.09
     assert not hasattr(MagnitudePhase(Denoiser(lambda x, sigma: x)), "energy")
-    assert isinstance(MagnitudePhase(TotalVariation()), sciml.core.Energy)
+    assert isinstance(MagnitudePhase(TotalVariation()), Energy)
 
 
 @pytest.mark.parametrize(
