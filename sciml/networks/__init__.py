@@ -11,6 +11,7 @@ from sciml.networks.mlp import MLP as MLP
 from sciml.networks.multigrid import MgNO as MgNO
 from sciml.networks.multionet import MultiONet as MultiONet
 from sciml.networks.output_maps import Mapped as Mapped
+from sciml.networks.rounded import Rounded as Rounded
 from sciml.networks.siren import SIREN as SIREN
 from sciml.networks.symmetric_fno import SymmetricFNO as SymmetricFNO
 from sciml.networks.unet import UNet as UNet

@@ -106,6 +106,7 @@ class _Transformer(nn.Module):
         coarsen: int = 1,
         modes: int | Sequence[int] = 12,
         smooth: int = 2,
+        smooth_width: int | None = None,
         in_channels: int = 1,
         out_channels: int = 1,
         grid: str | Sequence[str] = "unknown",
@@ -116,24 +117,25 @@ class _Transformer(nn.Module):
         name = type(self).__name__
         per_axis = (modes,) * dim if isinstance(modes, int) else tuple(int(m) for m in modes)
         hidden = 2 * width if hidden is None else hidden
+        inner = width if smooth_width is None or not smooth else smooth_width
         if dim not in (1, 2, 3) or len(per_axis) != dim or min(per_axis, default=0) < 1:
             raise InputError(f"{name}: dim {dim} and modes {modes}; give dim 1, 2 or 3 and modes >= 1, one per axis.")
         if (
-            min(width, layers, heads, hidden, coarsen, in_channels, out_channels) < 1
+            min(width, layers, heads, hidden, inner, coarsen, in_channels, out_channels) < 1
             or smooth < 0
             or not 0 <= padding <= 1
         ):
             raise InputError(
-                f"{name}: width {width}, layers {layers}, heads {heads}, hidden {hidden}, coarsen {coarsen}, channels {in_channels} -> "
-                f"{out_channels}, smooth {smooth}, padding {padding}; the first seven are at least 1, padding is between 0 and 1."
+                f"{name}: width {width}, layers {layers}, heads {heads}, hidden {hidden}, smooth_width {inner}, coarsen {coarsen}, channels "
+                f"{in_channels} -> {out_channels}, smooth {smooth}, padding {padding}; the first eight are at least 1, padding is between 0 and 1."
             )
         if width % heads:
             raise InputError(f"{name}: {heads} heads do not divide the width {width}; take heads that do.")
         axes = kinds(name, grid, dim)
         self.settings: dict[str, Any] = {
             "dim": dim, "width": width, "layers": layers, "heads": heads, "hidden": hidden, "coarsen": coarsen,
-            "modes": list(per_axis), "smooth": smooth, "in_channels": in_channels, "out_channels": out_channels,
-            "grid": list(axes), "padding": padding, "seed": seed,
+            "modes": list(per_axis), "smooth": smooth, "smooth_width": inner, "in_channels": in_channels,
+            "out_channels": out_channels, "grid": list(axes), "padding": padding, "seed": seed,
         }  # fmt: skip
         self.dim, self.in_channels, self.coarsen, self.padding, self.grid = dim, in_channels, coarsen, padding, axes
         positions = width_of_features(axes, 1)
@@ -144,11 +146,12 @@ class _Transformer(nn.Module):
             _Encoder(self.attention(width, heads, positions, generator), width, hidden, generator)
             for _ in range(layers)
         )
+        self.narrow = Pointwise(width, inner, generator=generator) if inner != width else nn.Identity()
         self.spectral = nn.ModuleList(
-            SpectralConvolution(per_axis, width, width, generator=generator) for _ in range(smooth)
+            SpectralConvolution(per_axis, inner, inner, generator=generator) for _ in range(smooth)
         )
-        self.skip = nn.ModuleList(Pointwise(width, width, generator=generator) for _ in range(smooth))
-        self.project = Pointwise(width, 2 * width, generator=generator)
+        self.skip = nn.ModuleList(Pointwise(inner, inner, generator=generator) for _ in range(smooth))
+        self.project = Pointwise(inner, 2 * width, generator=generator)
         self.project_out = Pointwise(2 * width, out_channels, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,7 +164,7 @@ class _Transformer(nn.Module):
         position = position_features(self.grid, shape, x)
         v = torch.cat((x.movedim(1, -1), position.expand(batch, *position.shape)), -1)
         v = self.lift_out(functional.silu(self.lift(v)))  # (batch, *space, width)
-        v = self.encoded(v, position, shape)
+        v = self.narrow(self.encoded(v, position, shape))
         v = v.movedim(0, -2).contiguous()
         extra = [round(self.padding * n) for n in shape]
         if any(extra):
@@ -205,7 +208,7 @@ class GalerkinTransformer(_Transformer):
 
     - ``width``, ``layers``, ``heads``, ``hidden``: features, encoders, heads (they divide the width), size of the pointwise networks (None: twice the width).
     - ``coarsen``: the encoders work on means over blocks of so many points per axis, and what they change is interpolated back.
-    - ``modes``, ``smooth``, ``padding``: of the spectral convolutions, as in `FNO`. ``grid``: kind of every axis as in the signature of a fit
+    - ``modes``, ``padding``, ``smooth``, ``smooth_width``: of the spectral convolutions, as in `FNO`; how many, and how many features they act on (None: all). ``grid``: kind of every axis as in the signature of a fit
       (periodic, closed, interior); "unknown" places points in the middle of equal cells.
     - ``seed``: of the first weights; torch's global generator is not touched. ``settings`` holds all arguments.
 
@@ -238,7 +241,7 @@ def _affine(v: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`functional.linear`, as the faster convolution where `Pointwise` takes it."""
     if v.device.type != "cpu" or v.dtype != torch.float32:
         return functional.linear(v, weight, bias)
-    rows = v.reshape(1, 1, -1, v.shape[-1]).permute(0, 3, 1, 2)
+    rows = v.reshape(len(v), 1, -1, v.shape[-1]).permute(0, 3, 1, 2)  # at least 16 rows, or two threads: oneDNN
     out = functional.conv2d(rows, weight[:, :, None, None], bias)
     return out.permute(0, 2, 3, 1).reshape(*v.shape[:-1], len(weight))
 

@@ -14,8 +14,9 @@ from sciml.domains.errors import InputError
 
 __all__ = ["MgNO", "VCycle", "example"]
 
-_CONVOLUTION = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
-_TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
+# A line is treated as a plane of one row: with channels last that is faster than a convolution along one axis.
+_CONVOLUTION = {2: functional.conv2d, 3: functional.conv3d}
+_TRANSPOSED = {2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
 _MEMORY = {2: torch.channels_last, 3: torch.channels_last_3d}
 PADDINGS = ("zeros", "circular", "reflect")
 
@@ -62,9 +63,10 @@ class VCycle(nn.Module):
 
     def forward(self, f: Tensor) -> Tensor:
         """(batch, inputs, \\*space) to (batch, outputs, \\*space)."""
-        return self.cycle(f, None, 0)
+        return _lowered(self.cycle(_raised(f), None, 0), len(self.paddings))
 
     def cycle(self, f: Tensor, u: Tensor | None, level: int) -> Tensor:
+        """From this level down, on fields with at least two axes."""
         pre, _ = self.schedule[level]
         steps, name = self.smooth[level], str(level)
         for weight in steps[:pre]:  # type: ignore[index]
@@ -164,12 +166,13 @@ class MgNO(nn.Module):
             lines = [(2 * torch.arange(n, device=x.device, dtype=torch.float64) + 1) / n - 1 for n in x.shape[2:]]
             place = torch.stack(torch.meshgrid(*lines, indexing="ij")).to(x.dtype)
             u = torch.cat((u, place.expand(len(x), *place.shape)), 1)
-        if self.dim in _MEMORY and not u.is_meta:
-            u = u.contiguous(memory_format=_MEMORY[self.dim])
-        convolution = _CONVOLUTION[self.dim]
+        u = _raised(u)
+        if not u.is_meta:
+            u = u.contiguous(memory_format=_MEMORY[u.ndim - 2])
+        convolution = _CONVOLUTION[u.ndim - 2]
         for cycle, weight, bias in zip(self.cycles, self.points, self.biases, strict=True):
-            u = functional.gelu(cycle(u) + convolution(u, weight, bias))
-        found: Tensor = convolution(u, self.last)
+            u = functional.gelu(cycle.cycle(u, None, 0) + convolution(u, _raised(weight), bias))  # type: ignore[operator]
+        found = _lowered(convolution(u, _raised(self.last)), self.dim)
         return found.contiguous()
 
 
@@ -178,9 +181,22 @@ def _uniform(shape: tuple[int, ...], fan: int, generator: torch.Generator) -> Te
     return torch.empty(shape).uniform_(-1 / math.sqrt(fan), 1 / math.sqrt(fan), generator=generator)
 
 
+def _raised(v: Tensor) -> Tensor:
+    """A line, or a stencil on a line, as one row of a plane."""
+    return v.unsqueeze(2) if v.ndim == 3 else v
+
+
+def _lowered(v: Tensor, dim: int) -> Tensor:
+    return v.squeeze(2) if dim == 1 else v
+
+
+def _strides(paddings: Sequence[str]) -> tuple[int, ...]:
+    return (1, 2) if len(paddings) == 1 else (2,) * len(paddings)
+
+
 def _extended(v: Tensor, paddings: Sequence[str], *, halving: bool) -> Tensor:
     """One point more beyond either end of each axis; before halving, what puts the first coarse point where it belongs."""
-    for axis, word in enumerate(paddings, start=2):
+    for axis, word in enumerate(paddings, start=v.ndim - len(paddings)):
         n = v.shape[axis]
         if word == "zeros":
             lower, upper = (0, 1 - n % 2) if halving and n > 1 else (1, 1)
@@ -194,27 +210,29 @@ def _extended(v: Tensor, paddings: Sequence[str], *, halving: bool) -> Tensor:
 
 def _convolved(v: Tensor, weight: Tensor, paddings: Sequence[str]) -> Tensor:
     """A stencil of width 3 on every point."""
-    dim = len(paddings)
-    if all(word == "zeros" for word in paddings):
-        found: Tensor = _CONVOLUTION[dim](v, weight, padding=1)
-    else:
-        found = _CONVOLUTION[dim](_extended(v, paddings, halving=False), weight)
+    weight, plain = _raised(weight), all(word == "zeros" for word in paddings)
+    wide = [n // 2 for n in weight.shape[2:]] if plain else 0
+    found: Tensor = _CONVOLUTION[v.ndim - 2](
+        v if plain else _extended(v, paddings, halving=False), weight, padding=wide
+    )
     return found
 
 
 def _halved(v: Tensor, weight: Tensor, paddings: Sequence[str]) -> Tensor:
     """A stencil of width 3 around every coarse point."""
-    found: Tensor = _CONVOLUTION[len(paddings)](_extended(v, paddings, halving=True), weight, stride=2)
+    v = _extended(v, paddings, halving=True)
+    found: Tensor = _CONVOLUTION[v.ndim - 2](v, _raised(weight), stride=_strides(paddings))
     return found
 
 
 def _doubled(v: Tensor, weight: Tensor, paddings: Sequence[str], shape: tuple[int, ...]) -> Tensor:
     """Coarse values spread over the points beside them, cut to the fine grid."""
-    for axis, (word, n) in enumerate(zip(paddings, shape, strict=True), start=2):
+    axes = [(axis, word, shape[axis - 2]) for axis, word in enumerate(paddings, start=v.ndim - len(paddings))]
+    for axis, word, n in axes:
         if word == "circular" and n % 2 == 0:
             v = torch.cat((v, v.narrow(axis, 0, 1)), axis)
-    found: Tensor = _TRANSPOSED[len(paddings)](v, weight, stride=2)
-    for axis, (word, n) in enumerate(zip(paddings, shape, strict=True), start=2):
+    found: Tensor = _TRANSPOSED[v.ndim - 2](v, _raised(weight), stride=_strides(paddings))
+    for axis, word, n in axes:
         found = found.narrow(axis, 0 if word == "zeros" and n > 1 else 1, n)
     return found
 

@@ -56,7 +56,9 @@ def linear(dim: int) -> Tensor:
 def inverse(cycle: VCycle, level: int, shape: tuple[int, ...]) -> Tensor:
     """The inverse of A on a grid of at most two points per axis, as a stencil (both neighbours are the same point)."""
     size = torch.Size(shape).numel()
-    columns = cycle.image(torch.eye(size, dtype=torch.float64).reshape(size, 1, *shape), level).reshape(size, size)
+    unit = torch.eye(size, dtype=torch.float64).reshape(size, 1, *shape)
+    unit = unit.unsqueeze(2) if len(shape) == 1 else unit
+    columns = cycle.image(unit, level).reshape(size, size)
     row = torch.linalg.inv(columns)[0].reshape(shape)
     found = torch.zeros([3] * len(shape), dtype=torch.float64)
     for offset in itertools.product((-1, 0, 1), repeat=len(shape)):

@@ -12,7 +12,7 @@ from torch import nn
 
 import sciml
 from sciml.learned import Trained
-from sciml.networks import FNO, DeepONet, FourierTransformer, GalerkinTransformer, MgNO, MultiONet, UNet
+from sciml.networks import FNO, DeepONet, FourierTransformer, GalerkinTransformer, MgNO, MultiONet, Rounded, UNet
 from sciml.training.fit import fit
 from sciml.training.fitted import Fit
 
@@ -107,6 +107,26 @@ def test_a_plain_unet_takes_other_channels_and_old_settings() -> None:
     assert torch.equal(network(x), network(x, 0.0)) and not torch.equal(network(x), network(x, 1.0))
     assert UNet(**network.settings).settings == network.settings
     assert "in_channels" not in UNet(2, channels=2).settings
+
+
+def test_rounding_is_for_training_alone(tmp_path: Path) -> None:
+    inner = MADE["mgno"](2, "interior")
+    network = Rounded(inner)
+    x = torch.randn(2, 1, 9, 8, generator=torch.Generator().manual_seed(0))
+    exact = inner(x)
+    assert torch.equal(network.eval()(x), exact)
+    rough = network.train()(x)
+    assert rough.dtype == torch.float32
+    change = float((rough - exact).detach().norm() / exact.detach().norm())
+    assert 1e-4 < change < 3e-2  # 8 bits of mantissa are 0.4 %; a few layers
+    data = sciml.dataset("darcy").isel(sample=slice(0, 24))
+    fitted = fit(
+        network, data, inputs="coefficient", targets="u", epochs=2, batch_size=6, learning_rate=1e-2, out=tmp_path
+    )
+    assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
+    again = Fit.load(tmp_path)
+    x = torch.randn(1, 1, 31, 31)
+    assert again.network.settings == network.settings and torch.equal(again.evaluate(x), fitted.evaluate(x))
 
 
 def test_a_complex_weight_counts_twice() -> None:
