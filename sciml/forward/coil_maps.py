@@ -47,7 +47,9 @@ def birdcage_maps(
     it is seen. On one axis the loops stand along it; on three, every second one stands higher.
     """
     if coils < 1 or not 1.5 <= radius < math.inf:
-        raise InputError(f"birdcage_maps: give at least one coil, not {coils}, and a radius outside of the box, not {radius}")
+        raise InputError(
+            f"birdcage_maps: give at least one coil, not {coils}, and a radius outside of the box, not {radius}"
+        )
     half = max(pixels.extent) / 2
     middles = [low + length / 2 for low, length in zip(pixels.corner, pixels.extent, strict=True)]
     at = [(p - m) / half for p, m in zip(pixels.points(), middles, strict=True)]
