@@ -106,7 +106,10 @@ class Reweighted(Protocol):
         """``g(z)`` per member."""
 
     def smoothed(self, z: Tensor, smoothing: Tensor) -> tuple[Tensor, Tensor]:
-        """``sum_i V_i sqrt(|z_i|^2 + s^2)`` per member, and ``V_i / sqrt(|z_i|^2 + s^2)``, which broadcasts against ``z``; ``s`` is ``(batch,)``."""
+        """``sum_i V_i sqrt(|z_i|^2 + s^2)`` per member, and ``V_i / sqrt(|z_i|^2 + s^2)`` in the shape of ``z``; ``s`` is ``(batch,)``."""
+
+    def paired(self, a: Tensor, b: Tensor) -> Tensor:
+        """The inner products ``<a_i, b_i>`` of real ``a``, ``b`` like ``z``, in the shape of ``z``."""
 
 
 @runtime_checkable

@@ -221,6 +221,23 @@ class TotalVariation(Prior):
         weights = (volumes / eta).expand(-1, -1, self.operator.components, *z.shape[2:]).flatten(1, 2)
         return total(eta * volumes), weights
 
+    def paired(self, a: Tensor, b: Tensor) -> Tensor:
+        """``<a_i, b_i>`` over the axes, repeated for each."""
+        at = -self.space_axes - 1
+        products = (self._parts_of(a) * self._parts_of(b)).sum(at)
+        return products.repeat_interleave(self.operator.components, at)
+
+    @property
+    def space_axes(self) -> int:
+        """How many axes the places of ``K x`` have."""
+        return len(self.operator.codomain.shape) - 1
+
+    def _parts_of(self, z: Tensor) -> Tensor:
+        """The components apart, whatever leads: ``(..., channel, components, *space)``."""
+        axes = self.space_axes
+        shape = z.shape[: z.ndim - axes - 1], z.shape[z.ndim - axes :]
+        return z.reshape(*shape[0], -1, self.operator.components, *shape[1])
+
     def conjugate(self, p: Tensor, weight: Tensor) -> Tensor:
         """Zero where ``|p_i| <= weight V_i`` everywhere (up to 16 units of rounding), else infinite."""
         limit = across(weight, p) * self._volumes(p) * (1 + 16 * torch.finfo(p.dtype).eps)

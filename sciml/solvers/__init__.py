@@ -11,13 +11,13 @@ from sciml.solvers.exponential import ExponentialRungeKutta as ExponentialRungeK
 from sciml.solvers.filtered_backprojection import FilteredBackprojection as FilteredBackprojection
 from sciml.solvers.gauss_newton import GaussNewton as GaussNewton
 from sciml.solvers.gmres import GMRES as GMRES
-from sciml.solvers.lagged_diffusivity import LaggedDiffusivity as LaggedDiffusivity
 from sciml.solvers.least_squares import LeastSquares as LeastSquares
 from sciml.solvers.multigrid import Multigrid as Multigrid
 from sciml.solvers.newton import Nearby as Nearby
 from sciml.solvers.newton import Newton as Newton
 from sciml.solvers.plug_and_play import PlugAndPlay as PlugAndPlay
 from sciml.solvers.primal_dual import PrimalDual as PrimalDual
+from sciml.solvers.primal_dual_newton import PrimalDualNewton as PrimalDualNewton
 from sciml.solvers.proximal_gradient import Nesterov as Nesterov
 from sciml.solvers.proximal_gradient import NoMomentum as NoMomentum
 from sciml.solvers.proximal_gradient import ProximalGradient as ProximalGradient

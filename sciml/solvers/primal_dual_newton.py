@@ -1,20 +1,21 @@
-r"""Lagged diffusivity: total variation and its like by reweighted least squares, inside Gauss-Newton steps.
+r"""The primal-dual Newton method of Chan, Golub and Mulet: total variation and its like, inside Gauss-Newton steps.
 
-For ``P(x) = F(forward(x)) + weight g(K x)`` with ``g(z) = sum_i V_i |z_i|``, smoothed to ``sum_i V_i sqrt(|z_i|^2 + s^2)``, each step solves
+For ``P(x) = F(forward(x)) + weight g(K x)`` with ``g(z) = sum_i V_i |z_i|``, smoothed to ``sum_i V_i eta_i``, ``eta_i = sqrt(|z_i|^2 + s^2)``, the
+condition ``eta_i w_i = z_i`` is linearised together with that of ``x``, not the quotient ``z_i / eta_i``, which is far from linear. Each step solves
 
-    (J^H H J + weight K^H diag(V / eta) K) d = -grad P(x),    eta_i = sqrt(|(K x)_i|^2 + s^2),
+    (J^H H J + weight K^H diag(V / eta) (1 - (w z^T + z w^T) / (2 eta)) K) d = -grad P(x),
 
-with ``J`` the derivative of the forward model and ``H`` the curvature of the noise's energy, and takes the first of 1, 1/2, 1/4, ... of it that lowers
-the smoothed objective. The multiplier ``p = weight V K x / eta`` is feasible (``|p_i| <= weight V_i``), so that the certificate is a
-duality gap, smoothing included. ``s`` falls by a factor of three per step to where it costs a quarter of the gap that is asked for.
+with ``J`` the derivative of the forward model and ``H`` the curvature of the noise's energy, takes the first of 1, 1/2, 1/4, ... of it that lowers the smoothed
+objective, and the longest step of ``w`` that keeps ``|w_i| <= 1``. ``p = weight V K x / eta`` is feasible too, so that the
+certificate is a duality gap, smoothing included. ``s`` falls by a factor of three per step to where it costs a quarter of the gap that is asked for.
 
-Images of up to 4096 numbers are solved for with the dense matrix, larger ones by conjugate gradients. Reference: Vogel and Oman, SIAM J. Sci. Comput. 17
-(1996), doi 10.1137/0917016; with the dual variable, Chan, Golub and Mulet, SIAM J. Sci. Comput. 20 (1999), doi 10.1137/S1064827596299767; in impedance
-tomography, Borsic, Graham, Adler and Lionheart, IEEE Trans. Med. Imaging 29 (2010), doi 10.1109/TMI.2009.2022540.
+Images of up to 4096 numbers are solved for with the dense matrix, larger ones by conjugate gradients. Reference: Chan, Golub and Mulet, SIAM J. Sci.
+Comput. 20 (1999), doi 10.1137/S1064827596299767; in impedance tomography, Borsic, Graham, Adler and Lionheart, IEEE Trans. Med. Imaging 29 (2010), doi 10.1109/TMI.2009.2022540.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,7 +33,9 @@ from sciml.domains.errors import InputError
 from sciml.solvers._normal import Fit, conjugate_gradients, fit, inner, spread, unposed, weights
 from sciml.solvers.gmres import settled
 
-__all__ = ["LaggedDiffusivity"]
+__all__ = ["PrimalDualNewton"]
+
+Map = Callable[[Tensor], Tensor]
 
 DENSE = 4096
 CHUNK = 256
@@ -44,9 +47,10 @@ FALL = 3.0
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Image, smoothed objective, smoothing, gap, the dual variable, and counters per member."""
+    """Image, directions ``w``, smoothing, gap, the dual variable, and counters per member."""
 
     x: Tensor
+    w: Tensor
     smoothing: Tensor
     gap: Tensor
     dual: Tensor
@@ -55,7 +59,7 @@ class State:
 
 
 @dataclass(frozen=True, eq=False)
-class LaggedDiffusivity(Iterative[Inverse[Reweighted]]):
+class PrimalDualNewton(Iterative[Inverse[Reweighted]]):
     """Gauss-Newton with reweighted differences for Inverse problems with total variation at a posed weight, also where the forward model is not linear.
 
     ``largest`` limits how far an image value moves in one step, in the units of the image: a logarithm of a conductivity should not leave the reach of
@@ -70,25 +74,25 @@ class LaggedDiffusivity(Iterative[Inverse[Reweighted]]):
     largest: float = 1.5
 
     gradient: ClassVar[Gradient] = Unroll()
-    citations: ClassVar[tuple[str, ...]] = ("@article{vogel1996, doi={10.1137/0917016}}",)
+    citations: ClassVar[tuple[str, ...]] = ("@article{chan1999, doi={10.1137/S1064827596299767}}",)
 
     def __post_init__(self) -> None:
         if self.max_steps < 0 or self.inner < 1 or not self.largest > 0:
             raise InputError(
-                f"LaggedDiffusivity(max_steps={self.max_steps}, inner={self.inner}, largest={self.largest}): give positive numbers"
+                f"PrimalDualNewton(max_steps={self.max_steps}, inner={self.inner}, largest={self.largest}): give positive numbers"
             )
 
     def accepts(self, problem: Problem) -> str | None:
         """Inverse problems whose prior is a weighted sum of lengths, such as total variation, without bounds."""
         if not isinstance(problem, Inverse):
-            return "LaggedDiffusivity takes Inverse problems: data, noise and a forward model"
+            return "PrimalDualNewton takes Inverse problems: data, noise and a forward model"
         if not isinstance(problem.prior, Reweighted):
             return f"its prior {type(problem.prior).__name__} is no sum of lengths; use GaussNewton for smooth priors, or TotalVariation()"
         if problem.space.complex:
             return "complex images are not solved for here; use PrimalDual"
         if not problem.prior.unbounded:
             return "its prior has bounds, which these steps do not keep; leave them out, or use PrimalDual"
-        return unposed(problem, "LaggedDiffusivity")
+        return unposed(problem, "PrimalDualNewton")
 
     def setup(self, problem: Problem) -> float:
         """The target of optimality."""
@@ -99,7 +103,8 @@ class LaggedDiffusivity(Iterative[Inverse[Reweighted]]):
         assert isinstance(problem, Inverse)
         x = spread(problem, start)
         one = torch.ones(problem.batch, dtype=torch.float64, device=x.device)
-        return State(x, FAR * one, FAR * one, torch.zeros_like(problem.prior.operator(x)), 0 * one, 0)
+        zero = torch.zeros_like(problem.prior.operator(x))
+        return State(x, zero, FAR * one, FAR * one, zero, 0 * one, 0)
 
     def step(self, problem: Problem, setup: float, state: State) -> State:
         """One reweighted Gauss-Newton step with its line search."""
@@ -111,20 +116,33 @@ class LaggedDiffusivity(Iterative[Inverse[Reweighted]]):
             smoothing = torch.minimum(state.smoothing, self._first(problem, z, here))
             smoothing = torch.maximum(smoothing / FALL, self._least(problem, z, here, setup))
         level, pull = prior.smoothed(z, smoothing)
+        eta = prior.smoothed(torch.zeros_like(z), torch.ones_like(smoothing))[1] / pull
         pull = across(weight, z) * pull
         g = here.gradient + prior.operator.adjoint(pull * z)
-        d = self._direction(problem, here, pull, g)
+        w = state.w
+
+        def bent(d: Tensor) -> Tensor:
+            dz = prior.operator(d)
+            turned = (w * prior.paired(z, dz) + z * prior.paired(w, dz)) / (2 * eta)
+            result: Tensor = prior.operator.adjoint(pull * (dz - turned))
+            return result
+
+        d = self._direction(problem, here, bent, g)
         most = d.abs().flatten(1).amax(1).detach().to(torch.float64)
         d = across((self.largest / most.clamp_min(1e-300)).clamp(max=1.0), d) * d
         value = here.value + weight.to(torch.float64) * level
         length, found = self._searched(problem, state.x, d, value, inner(-g, d).detach(), smoothing)
-        x = state.x + across(length, d) * d
+        step = across(length, d) * d
+        x = state.x + step
+        dz = prior.operator(step)
+        dw = (z + dz - w * prior.paired(z, dz) / eta) / eta - w
+        w = _within(prior, w, dw)
         z = prior.operator(x)
         dual = across(weight, z) * prior.smoothed(z, smoothing)[1] * z
         with torch.no_grad():
             gap = problem.optimality(x.detach(), weight, {"prior": dual.detach()})
         failed = torch.where(found, torch.zeros_like(state.failed), state.failed + 1)
-        return State(x, smoothing, torch.where(found, gap, state.gap), dual, failed, state.count + 1)
+        return State(x, w, smoothing, torch.where(found, gap, state.gap), dual, failed, state.count + 1)
 
     @staticmethod
     def _measure(problem: Inverse[Any], z: Tensor) -> Tensor:
@@ -143,13 +161,7 @@ class LaggedDiffusivity(Iterative[Inverse[Reweighted]]):
         whole = here.value + weight * problem.prior.outer(z)
         return 0.25 * target * whole / (weight * self._measure(problem, z))
 
-    def _direction(self, problem: Inverse[Any], here: Fit, pull: Tensor, g: Tensor) -> Tensor:
-        K = problem.prior.operator
-
-        def bent(d: Tensor) -> Tensor:
-            result: Tensor = K.adjoint(pull * K(d))
-            return result
-
+    def _direction(self, problem: Inverse[Any], here: Fit, bent: Map, g: Tensor) -> Tensor:
         n = problem.space.size
         if n <= DENSE:
             matrix = self._matrix(problem, here) + _applied(bent, g)
@@ -205,7 +217,15 @@ class LaggedDiffusivity(Iterative[Inverse[Reweighted]]):
         return Answer(state.x, running(state.x.shape[0], state.x.device), dual={"prior": state.dual})
 
 
-def _applied(apply: Any, like: Tensor) -> Tensor:
+def _within(prior: Any, w: Tensor, dw: Tensor) -> Tensor:
+    """``w + t dw`` with the largest ``t <= 1`` for each member that keeps all lengths at most one."""
+    a, b, c = prior.paired(dw, dw), prior.paired(w, dw), prior.paired(w, w) - 1
+    root = (-b + (b.square() - a * c.clamp(max=0.0)).clamp_min(0.0).sqrt()) / a.clamp_min(1e-300)
+    t = torch.where(a > 0, root, torch.ones_like(root)).flatten(1).amin(1)
+    return w + across(t.clamp(0.0, 1.0).to(w), w) * dw
+
+
+def _applied(apply: Map, like: Tensor) -> Tensor:
     """The matrix of a symmetric map of images, ``(batch, n, n)``, some columns at a time."""
     n, batch = like[0].numel(), len(like)
     eye = torch.eye(n, dtype=like.dtype, device=like.device)
@@ -216,8 +236,8 @@ def _applied(apply: Any, like: Tensor) -> Tensor:
     return torch.cat(parts).permute(1, 2, 0)
 
 
-def example() -> tuple[LaggedDiffusivity, Any]:
+def example() -> tuple[PrimalDualNewton, Any]:
     """A blocky signal seen through a random matrix."""
     from sciml.solvers.primal_dual import example as blocky
 
-    return LaggedDiffusivity(), blocky()[1]
+    return PrimalDualNewton(), blocky()[1]
