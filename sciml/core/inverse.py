@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
+from sciml.core.bounds import refuse_other_kind, slack
 from sciml.core.calibration import sampled_checks
 from sciml.core.linear import ForwardModel, LinearOperator
 from sciml.core.noise import Noise, across, inner
@@ -49,7 +50,7 @@ class Inverse(Problem, Generic[P]):
     * ``optimality`` bounds, relative to the objective ``P(x)``, how much lower it could be anywhere within ``r`` of ``x`` (``radius``: ``|x|`` and
       the length of an image that fits the data): ``(P(x) - g(x) + |grad g(x)| r) / P(x)`` with a convex ``g <= P``. For ``R = g(K x)`` and the answer's dual variable
       ``p`` the minorant is ``F(x) + <p, K x> - (weight g)^*(p)``, so this is a duality gap that charges for
-      infeasibility; for a smooth prior it is ``|grad P| r / P``; for a proximal one the subgradient at the point that a
+      infeasibility; for a smooth prior it is ``|grad P| r / P``, or what its modulus of convexity tells (``core/bounds.py``); for a proximal one the subgradient at the point that a
       proximal step leads to stands for the gradient. A prior that knows its proximal map at one step only (a learned one)
       has no convex minorant: there it is the relative fixed-point residual ``|x - prox(x - tau grad F)| / (min(1, tau L) |x|)``,
       ``tau = step / weight``, ``L`` the curvature of ``F``. For a
@@ -87,6 +88,7 @@ class Inverse(Problem, Generic[P]):
             raise InputError(
                 f"{self.name!r}: the data have shape {tuple(self.data.shape)}; this forward model makes (batch, {', '.join(map(str, shape))})"
             )
+        refuse_other_kind(self.name, data, self.forward)
         if not isinstance(self.noise, Noise):
             raise InputError(
                 f"{self.name!r}: noise is {self.noise!r}; pass an object such as GaussianNoise(0.01), with sigma in the units of the data"
@@ -286,18 +288,17 @@ class Inverse(Problem, Generic[P]):
             back = self.forward.linearise(x).adjoint(self.noise.unwhiten(q, y)) + prior.operator.adjoint(p)
         value, outer = self.noise.energy(z, y), weight.to(torch.float64) * prior.outer(kx)
         miss = value + self.noise.conjugate(q, y) - inner(q, self.noise.whiten(z, y))
-        slack = outer + prior.conjugate(p, weight) - inner(p, kx)
+        above = outer + prior.conjugate(p, weight) - inner(p, kx)
         beyond = x - prior.inside(x)
         outside = inner(beyond, beyond)
         reach = _size(prior.descent(x, back)) * self.radius(x)
-        found = (miss.abs() + slack.abs() + reach) / (value + outer).clamp_min(1e-300)
+        found = (miss.abs() + above.abs() + reach) / (value + outer).clamp_min(1e-300)
         return torch.where(outside > 0, torch.full_like(found, math.inf), found)
 
     def optimality(self, x: Tensor, weight: Tensor, dual: Mapping[str, Tensor] | None = None) -> Tensor:
         """The relative restricted gap (or fixed-point residual) of the class docstring, per member."""
         prior: Any = self.prior
         value, gradient = self.fidelity(x)
-        size = self.radius(x)
         heavy = weight.to(torch.float64)
         if isinstance(prior, Composite) and dual is not None:
             # The data's dual variable that belongs to x, and the answer's own: each gives a bound.
@@ -305,7 +306,9 @@ class Inverse(Problem, Generic[P]):
             return torch.minimum(mine, self.gap(x, dual, weight=weight)) if "data" in dual else mine
         if isinstance(prior, Smooth):
             rest = gradient + across(weight, x) * prior.gradient(x)
-            return _size(rest) * size / (value + heavy * prior.energy(x)).clamp_min(1e-300)
+            return slack(self, _size(rest), x, weight, self.radius) / (value + heavy * prior.energy(x)).clamp_min(
+                1e-300
+            )
         step = _tau(self, x, prior, weight)
         explicit = getattr(prior, "prox_dual", None)
         if isinstance(prior, Composite) and explicit is not None:
@@ -323,7 +326,7 @@ class Inverse(Problem, Generic[P]):
         rest = move / across(step, x) + ahead - gradient
         # The step is part of the answer's error.
         gain = (self.objective(x, weight) - self.objective(onward, weight)).abs()
-        return (_size(rest) * size + gain) / self.objective(x, weight).clamp_min(1e-300)
+        return (_size(rest) * self.radius(x) + gain) / self.objective(x, weight).clamp_min(1e-300)
 
     def validate(self) -> None:
         """Tensors; data that are not finite are named by channel and position; the noise must make a likelihood."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from sciml.core.linear import LinearOperator
+from sciml.core.linear import LinearOperator, SemiDefinite
 from sciml.core.noise import total
 from sciml.core.prior import Prior
 from sciml.domains.errors import InputError
@@ -25,7 +25,7 @@ DENSE = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class Covariance(LinearOperator):
+class Covariance(SemiDefinite):
     """A function of a covariance, diagonal in its eigenbasis: ``Q diag(values) Q^T``, or cosines where ``vectors`` is None."""
 
     on: Space
@@ -38,27 +38,8 @@ class Covariance(LinearOperator):
         """The images."""
         return self.on
 
-    @property
-    def symmetric(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def definite(self) -> bool | None:
-        """Eigenvalues of a covariance, and of what is made of it here, are not negative."""
-        return True
-
-    @property
-    def batch(self) -> int:
-        """One operator for all members."""
-        return 1
-
     def __call__(self, u: Tensor) -> Tensor:
         return self.filter(u, self.values.to(u.device, u.real.dtype))
-
-    def adjoint(self, v: Tensor) -> Tensor:
-        """The operator itself."""
-        return self(v)
 
     def filter(self, x: Tensor, symbol: Tensor) -> Tensor:
         """``Q diag(symbol) Q^T x``."""
@@ -144,6 +125,11 @@ class Gaussian(Prior):
 
     def _mean(self, x: Tensor) -> Tensor:
         return torch.as_tensor(self.mean, dtype=x.dtype, device=x.device)
+
+    @property
+    def modulus(self) -> float:
+        """One over the largest variance; 0 before it is known."""
+        return 0.0 if self.bound is None else 1 / float(self.bound.values.max())
 
     def energy(self, x: Tensor) -> Tensor:
         """``1/2 <x - mean, C^-1 (x - mean)>``."""

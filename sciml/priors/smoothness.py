@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sciml.core.linear import LinearOperator
+from sciml.core.linear import LinearOperator, SemiDefinite
 from sciml.core.noise import across, total
 from sciml.core.prior import Prior
 from sciml.domains.errors import InputError
@@ -27,7 +27,7 @@ __all__ = ["Filter", "Smoothness"]
 
 
 @dataclass(frozen=True, eq=False)
-class Filter(LinearOperator):
+class Filter(SemiDefinite):
     """``B^H diag(symbol) B`` in the basis of cosines: symmetric, positive semi-definite for a symbol that is not negative."""
 
     basis: Cosines
@@ -38,27 +38,8 @@ class Filter(LinearOperator):
         """The images."""
         return self.basis.on
 
-    @property
-    def symmetric(self) -> bool:
-        """The symbol is real."""
-        return True
-
-    @property
-    def definite(self) -> bool | None:
-        """Symbols of priors are not negative."""
-        return True
-
-    @property
-    def batch(self) -> int:
-        """One operator for all members."""
-        return 1
-
     def __call__(self, u: Tensor) -> Tensor:
         return self.basis.filter(u, self.symbol.to(u.device, u.real.dtype))
-
-    def adjoint(self, v: Tensor) -> Tensor:
-        """The operator itself."""
-        return self(v)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +99,13 @@ class Smoothness(Prior):
         if self.order == 0:
             return torch.full((), basis.volume, dtype=x.real.dtype, device=x.device)
         return basis.volume * basis.differences(x).pow(self.order)
+
+    @property
+    def modulus(self) -> float:
+        """The volume of a pixel for order 0, of which every image is a part; 0 for the others, to which constants cost nothing, and on meshes."""
+        if self.order != 0 or (self.space is not None and meshed(self.space)):
+            return 0.0
+        return 1.0 if self.space is None else float(Cosines(self.space).volume)
 
     def energy(self, x: Tensor) -> Tensor:
         """``<x, grad R(x)> / 2``."""

@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sciml.core.bounds import slack
 from sciml.core.gradients import Gradient, Unroll
 from sciml.core.inverse import Inverse
 from sciml.core.noise import across
@@ -174,9 +175,10 @@ def _fill(problem: Inverse[Any], state: State) -> State:
         value = objective(problem, state.x, inner(state.r, state.r) / 2)
         if problem.prior is None:  # how far the residual is from where no image could lower it
             reach = inner(state.x, state.x).sqrt() + ratio(inner(state.r, state.r), state.steep).sqrt()
+            most = inner(state.s, state.s).sqrt() * reach
         else:
-            reach = problem.radius(state.x)
-        rest = ratio(inner(state.s, state.s).sqrt() * reach, value)
+            most = slack(problem, inner(state.s, state.s).sqrt(), state.x, weights(problem), problem.radius)
+        rest = ratio(most, value)
         gap = rest
         if problem.prior is None:
             gap = (2 * value / problem.noise.dof(problem.data) - 1).clamp_min(0.0)
