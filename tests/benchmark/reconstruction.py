@@ -1,9 +1,13 @@
-"""What the priors are worth: `python -m tests.benchmark.reconstruction [--only ellipses tooth camera] [--data FOLDER]`.
+"""What the priors are worth: `python -m tests.benchmark.reconstruction [--only ellipses head tooth camera] [--data FOLDER]`.
 
 * ellipses: 16 random images of 128^2 pixels, 30 views, 5 % noise, in the setting of learned primal-dual reconstruction (the
   seed is 20000; no weights were trained or chosen on it). Line integrals are those of pixels of half the size.
   PSNR by the range of each truth, mean over the images. The truth is never read by a solver: windows of filtered
-  back-projection are the exception, the best of all is taken, in its favour; weights come from the discrepancy principle.
+  back-projection are the exception, the best of all is taken, in its favour; the weight of total variation comes from the
+  discrepancy principle, that of the learned proximal network from the noise of its training.
+* head: the same for the phantom of Shepp and Logan, with the line integrals of the pixels themselves: there the figures often quoted
+  for this setting were found (filtered back-projection 19.75, total variation 28.06, learned primal-dual 38.28 dB:
+  Adler and Oktem, arXiv:1707.06474, trained on ellipses). One image; every learned method here was trained on ellipses.
 * tooth (with --data, the folder that holds ct_tooth/tooth.h5): every sixth of 181 views, judged on the 150 that were left
   out, and against total variation from all 181 (its weight by the discrepancy, before anything else is run).
 * camera: a photograph blurred and noisy, deblurred with three priors. Needs scikit-image.
@@ -18,6 +22,7 @@ import json
 import os
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +30,11 @@ import torch
 
 import sciml
 from sciml import show
-from sciml.catalogue import folder
 from sciml.forward import Cosine, Hamming, Hann, RamLak, SheppLogan
 from sciml.metrics import psnr, ssim
 from sciml.priors import TotalVariation, Wavelet
-from sciml.solvers import Discrepancy, FilteredBackprojection, PlugAndPlay, PrimalDual, ProximalGradient
+from sciml.samplers import DecomposedDiffusion
+from sciml.solvers import ADMM, Discrepancy, FilteredBackprojection, PlugAndPlay, PrimalDual, ProximalGradient
 
 WINDOWS = [
     kind(cutoff) for kind in (RamLak, SheppLogan, Cosine, Hamming, Hann) for cutoff in (1.0, 0.7, 0.5, 0.35, 0.25)
@@ -48,7 +53,7 @@ def timed(problem: Any, solver: Any) -> tuple[Any, float]:
 def row(name: str, solution: Any, seconds: float, **told: float) -> Row:
     """One line of a table."""
     certified = int((solution.codes == 1).sum())
-    chi = solution.check("chi-square per degree of freedom").value
+    chi = next(check.value for check in solution.checks if check.name.startswith("chi-square"))
     return {
         "reconstruction": name,
         **{key: round(value, 2) for key, value in told.items()},
@@ -59,8 +64,19 @@ def row(name: str, solution: Any, seconds: float, **told: float) -> Row:
 
 
 def ellipses(count: int, pictures: Path | None) -> list[Row]:
-    """Random ellipses: formula, total variation, learned priors."""
+    """Random ellipses."""
     posed = sciml.problem("ct", batch=count, seed=20000, dtype=torch.float32)
+    return compared(posed, None if pictures is None else pictures / "ellipses.png")
+
+
+def head(pictures: Path | None) -> list[Row]:
+    """The head phantom."""
+    posed = sciml.problem("ct", finer=1, dtype=torch.float32)
+    return compared(posed, None if pictures is None else pictures / "head.png")
+
+
+def compared(posed: Any, picture: Path | None) -> list[Row]:
+    """A formula, total variation, learned priors, samples."""
     truth = posed.truth
     rows, shown = [], []
 
@@ -75,12 +91,18 @@ def ellipses(count: int, pictures: Path | None) -> list[Row]:
     window = max(trial, key=lambda one: float(trial[one]))
     add(f"filtered back-projection, {window}", bare, FilteredBackprojection(window))
     add("total variation", posed.with_prior(TotalVariation()), Discrepancy(PrimalDual()))
-    add("learned proximal network", posed.with_prior(sciml.pretrained("lpn-ellipses")), Discrepancy(ProximalGradient()))
-    if (folder("data") / "pretrained" / "unfolded-ellipses" / "checkpoint.safetensors").is_file():
-        unfolded = sciml.pretrained("unfolded-ellipses")
-        add("unfolded, 10 stages", posed.with_prior(unfolded), unfolded.solver())
-    if pictures is not None:
-        show.compare([s for _, s in shown], pictures / "ellipses.png", names=[n for n, _ in shown])
+    learned = posed.with_prior(sciml.pretrained("lpn-ellipses"), 1 / 0.03**2)
+    add("learned proximal network", learned, ADMM(max_steps=100))
+    unfolded = sciml.pretrained("unfolded-ellipses")
+    add(f"unfolded, {unfolded.stages} steps", posed.with_prior(unfolded), unfolded.solver())
+    diffusion = replace(sciml.pretrained("diffusion-ellipses"), precision=torch.bfloat16)
+    sampler = DecomposedDiffusion(steps=49, samples=8, seed=0)
+    add("diffusion, mean of 8 samples of 49 evaluations", posed.with_prior(diffusion), sampler)
+    inside = shown[-1][1].samples.sort(0).values
+    within = ((inside[0] <= truth) & (truth <= inside[-1])).double().mean()
+    rows[-1]["between least and greatest sample"] = f"{100 * float(within):.0f} % (ideal 78 %)"
+    if picture is not None:
+        show.compare([s for _, s in shown], picture, names=[n for n, _ in shown])
     return rows
 
 
@@ -158,7 +180,7 @@ def table(rows: list[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
-    parser.add_argument("--only", nargs="+", default=["ellipses", "tooth", "camera"])
+    parser.add_argument("--only", nargs="+", default=["ellipses", "head", "tooth", "camera"])
     parser.add_argument("--data", type=Path, default=os.environ.get("SCIML_REAL_DATA"))
     parser.add_argument("--count", type=int, default=16)
     parser.add_argument("--pixels", type=int, default=320)
@@ -170,6 +192,7 @@ def main() -> None:
     found: dict[str, Any] = json.loads(store.read_text()) if store.is_file() else {}
     parts = {
         "ellipses": lambda: ellipses(given.count, given.pictures),
+        "head": lambda: head(given.pictures),
         "tooth": lambda: tooth(Path(given.data), given.pixels, given.pictures),
         "camera": lambda: camera(given.pictures),
     }
