@@ -141,7 +141,7 @@ class PrimalDual(Iterative[Inverse[Composite]]):
         assert isinstance(problem, Inverse)
         prior, batch = _prior(problem, 0), problem.batch
         x = problem.space.zeros(batch) if start is None else start.expand(batch, *problem.space.shape)
-        x = problem.prior.inside(x)  # type: ignore[attr-defined]
+        x = problem.prior.inside(x)
         z, kx = problem.forward(x), prior.operator(x)
         ratio = torch.full((batch,), self.ratio or 0.1, dtype=x.real.dtype, device=x.device)
         joint = torch.full_like(ratio, 2.0 if _learned(prior) else 1.0)
