@@ -62,7 +62,9 @@ def problem(
     if weight is not None and not 0 < weight < math.inf:
         raise InputError(f"weight is {weight}; it is positive, or None for Discrepancy")
     if data is None and reference is None:
-        return draw(1, electrodes=electrodes, nodes=nodes, noise=noise, weight=weight, coverage=coverage, seed=seed, dtype=dtype)
+        return draw(
+            1, electrodes=electrodes, nodes=nodes, noise=noise, weight=weight, coverage=coverage, seed=seed, dtype=dtype
+        )
     if data is None or reference is None:
         raise InputError("measured data need data= and reference=, the same tank without inclusions; give both")
     return measured(opened(data), opened(reference), nodes, noise, weight, radius, first, coverage, dtype)
@@ -90,9 +92,7 @@ def draw(
     bodies = [inclusions(generator(seed, i, "body")) for i in range(count)]
     clean = behind(torch.cat([values(body, fine.elements.points()).exp().reshape(1, 1, -1) for body in bodies]))
     sigma = deviation(behind(torch.ones(1, 1, len(fine.triangles), dtype=torch.float64)), level)
-    noisy = [
-        GaussianNoise(sigma).sample(clean[i : i + 1], generator=generator(seed, i, "noise")) for i in range(count)
-    ]
+    noisy = [GaussianNoise(sigma).sample(clean[i : i + 1], generator=generator(seed, i, "noise")) for i in range(count)]
     coarse: Any = forward.space.domain
     truth = torch.cat([values(body, coarse.points()).reshape(1, 1, -1) for body in bodies])
     return Inverse(
@@ -125,9 +125,7 @@ def model(
     dtype: torch.dtype,
 ) -> Impedance:
     """The logarithm of the conductivity over the background's, on an image mesh, to voltages by a finer mesh."""
-    mesh = disc(
-        radius, nodes=2 * nodes, electrodes=electrodes, coverage=coverage, first=first, edge=0.2, growth=0.25
-    )
+    mesh = disc(radius, nodes=2 * nodes, electrodes=electrodes, coverage=coverage, first=first, edge=0.2, growth=0.25)
     image = disc(radius, nodes=nodes)
     return Impedance(
         mesh,
@@ -165,7 +163,11 @@ def measured(
     currents, voltages, y = read(data, "data")
     others, patterns, y0 = read(reference, "reference")
     same = currents.shape == others.shape and voltages.shape == patterns.shape
-    if not same or float((currents - others).abs().max()) > 1e-3 * float(currents.abs().max()) or not torch.equal(voltages, patterns):
+    if (
+        not same
+        or float((currents - others).abs().max()) > 1e-3 * float(currents.abs().max())
+        or not torch.equal(voltages, patterns)
+    ):
         raise InputError(
             "data and reference were measured with other currents or voltage patterns; give the reference of the same measurement"
         )
@@ -176,7 +178,9 @@ def measured(
         first = float(angles[0])
         turn = math.remainder(float(angles[1] - angles[0]), 2 * math.pi)
         if turn < 0:
-            raise InputError("the electrodes are numbered clockwise; reverse their order in the patterns, and electrode_angle")
+            raise InputError(
+                "the electrodes are numbered clockwise; reverse their order in the patterns, and electrode_angle"
+            )
     if size is None or first is None:
         raise InputError(
             "the file does not tell where the electrodes are; give radius= of the tank, first= (the angle of electrode 0) and coverage= (the part of the wall under electrodes)"
@@ -247,7 +251,9 @@ def calibrated(
     best = (low + high) / 2
     over = fit(best)[1]
     if not over > 0:
-        raise InputError("the reference does not look like currents through a tank: its voltages have the wrong sign; turn the sign of one")
+        raise InputError(
+            "the reference does not look like currents through a tank: its voltages have the wrong sign; turn the sign of one"
+        )
     return 1 / over, radius * 10**best * over
 
 

@@ -13,6 +13,7 @@ from sciml.core.evolution import Evolution
 from sciml.core.inverse import Inverse
 from sciml.core.solution import Code, Solution
 from sciml.domains.errors import InputError
+from sciml.domains.mesh import Elements, Mesh
 
 if TYPE_CHECKING:
     import xarray
@@ -58,6 +59,8 @@ def data_axes(problem: Inverse[Any]) -> tuple[Axis, ...]:
             Axis("view", (("angle", _array(angles), "rad"),)),
             Axis("bin", (("position", _array(positions), getattr(problem.space.domain, "unit", "1")),)),
         )
+    if isinstance(getattr(problem.forward, "currents", None), Tensor) and len(shape) == 2:
+        return Axis("injection", ()), Axis("measurement", ())
     points = getattr(getattr(problem.forward, "observe", problem.forward), "points", None)
     if isinstance(points, Tensor) and points.ndim == 2 and shape[-1:] == (len(points),):
         columns = [(f"point_{axis}", _array(points[:, i]), "1") for i, axis in enumerate("xyz"[: points.shape[1]])]
@@ -76,10 +79,22 @@ def to_xarray(solution: Solution) -> xarray.Dataset:
     problem = solution.problem
     space, domain = problem.space, problem.space.domain
     members = solution.value.shape[0]
+    listed = {Mesh: "node", Elements: "element"}.get(type(domain))
     names = list("xyz"[: space.dim]) if domain is not None else [f"index_{i}" for i in range(space.dim)]
+    names = names if listed is None else [listed]
     time = ["time"] if isinstance(problem, Evolution) else []
     coordinates: dict[str, Any] = {"sample": np.arange(members)}
-    if domain is not None:
+    if domain is not None and listed is not None:
+        for name, points in zip("xy", domain.coordinates(), strict=True):
+            coordinates[name] = (listed, _array(points), {"units": getattr(domain, "unit", "1")})
+        mesh = domain.mesh if isinstance(domain, Elements) else domain
+        assert isinstance(mesh, Mesh)
+        coordinates["corner"] = (
+            ("triangle", "vertex"),
+            _array(mesh.triangles),
+            {"long_name": "nodes of each triangle, from zero"},
+        )
+    elif domain is not None:
         for name, points in zip(names, domain.coordinates(), strict=True):
             coordinates[name] = (name, _array(points), {"units": getattr(domain, "unit", "1"), "axis": name.upper()})
     if isinstance(problem, Evolution):

@@ -235,6 +235,16 @@ class Mesh:
         size = (len(where), len(self.nodes))
         return csr_array((shares.reshape(-1).numpy(), columns.reshape(-1).numpy(), ends.numpy()), shape=size)
 
+    def picture(self, values: Tensor, n: int = 256) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Nodal values ``(..., nodes)`` at the centres of ``n`` by ``n`` pixels over the smallest box around the mesh, ``(..., x, y)``, NaN outside of
+        it, and the coordinates of the pixels along both axes."""
+        lines, points = _pixels(self, n)
+        found = torch.from_numpy(
+            self.interpolation(points) @ values.detach().cpu().reshape(-1, values.shape[-1]).T.numpy()
+        )
+        found[self.locate(points)[0] < 0] = torch.nan
+        return found.T.reshape(*values.shape[:-1], n, n), lines
+
     def homogeneous(self) -> Mesh:
         """The same: a mesh holds no side values."""
         return self
@@ -277,6 +287,14 @@ class Elements:
         """The space of fields ``(batch, channels, m)``."""
         return Space(domain=self, shape=(channels, *self.shape), dtype=dtype, device=torch.device(device))
 
+    def picture(self, values: Tensor, n: int = 256) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The value of the triangle around every pixel; see ``Mesh.picture``."""
+        lines, points = _pixels(self.mesh, n)
+        place = self.mesh.locate(points)[0]
+        found = values.detach().cpu()[..., place.clamp_min(0)].clone()
+        found[..., place < 0] = torch.nan
+        return found.reshape(*values.shape[:-1], n, n), lines
+
     def homogeneous(self) -> Elements:
         """The same."""
         return self
@@ -284,3 +302,11 @@ class Elements:
     def to_dict(self) -> dict[str, Any]:
         """That of the mesh."""
         return {**self.mesh.to_dict(), "elements": True}
+
+
+def _pixels(mesh: Mesh, n: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Coordinates of pixels along both axes, and of all of them ``(n * n, 2)``, x first."""
+    low, high = mesh.nodes.amin(0), mesh.nodes.amax(0)
+    places = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    x, y = (low[axis] + (high[axis] - low[axis]) * places for axis in (0, 1))
+    return (x, y), torch.stack(torch.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2)

@@ -23,11 +23,12 @@ from torch import Tensor
 
 from sciml.core.linear import ForwardModel, LinearOperator
 from sciml.domains.errors import InputError
-from sciml.domains.mesh import Mesh
+from sciml.domains.mesh import Elements, Mesh
 from sciml.domains.space import Space
 from sciml.forward._potentials import System
 from sciml.forward.conductivity import Chart, Plain, Spread
 from sciml.forward.electrodes import CompleteElectrodes, Electrodes
+from sciml.metrics import otsu
 
 __all__ = ["Impedance", "ImpedanceSensitivity", "adjacent", "opposite"]
 
@@ -175,6 +176,20 @@ class Impedance(ForwardModel):
         x = x.reshape(-1, *shape)
         fields = self.system.slopes(self.potentials(x))
         return ImpedanceSensitivity(self, self.chart.slope(x), fields)
+
+    def kinds(self, x: Tensor, n: int = 256) -> Tensor:
+        """Labels ``(batch, n, n)`` of an image or a batch of them: 0 background, 1 resistive, 2 conductive, by two thresholds of Otsu's on ``log(sigma)``.
+
+        The first row is the top; outside of the body it is background, of which there has to be most. InputError where an image has fewer than three
+        kinds of values. *Fails when* there are inclusions of one kind only: three are found all the same.
+        """
+        logarithm = self.chart(x.detach().to(torch.float64)).log().reshape(-1, *self.space.shape[1:])
+        domain = self.space.domain
+        if isinstance(domain, Mesh | Elements):
+            logarithm = domain.picture(logarithm, n)[0]
+        inside = torch.isfinite(logarithm)
+        middle = torch.stack([one[seen].median() for one, seen in zip(logarithm, inside, strict=True)])
+        return otsu(torch.where(inside, logarithm, middle.reshape(-1, 1, 1)).mT.flip(-2))
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_held"}

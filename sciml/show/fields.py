@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from sciml.domains.mesh import Elements, Mesh
 from sciml.show.canvas import COLOURS, Panel, tidy
 
 if TYPE_CHECKING:
@@ -92,13 +93,7 @@ def parts_of(name: str, value: Tensor, space: Space) -> list[Part]:
     """The channels of one field ``(channel, *space)`` as real arrays; complex ones as magnitude and phase."""
     import numpy as np
 
-    array = value.detach().cpu().numpy()
-    if space.domain is not None and tuple(array.shape[1:]) == tuple(space.domain.shape):
-        lines = tuple(points.cpu().numpy() for points in space.domain.coordinates())
-        names = tuple(in_unit(axis, getattr(space.domain, "unit", "1")) for axis in "xyz"[: len(lines)])
-    else:
-        lines = tuple(np.arange(n) for n in array.shape[1:])
-        names = tuple(f"index {i}" for i in range(len(lines)))
+    lines, names, array = _laid(value, space)
     labels = [name] if len(array) == 1 else [f"{name}[{i}]" for i in range(len(array))]
     if space.parts and len(array) == space.shape[0] > 1:
         labels = [part if count == 1 else f"{part}[{i}]" for part, count in space.parts for i in range(count)]
@@ -110,6 +105,22 @@ def parts_of(name: str, value: Tensor, space: Space) -> list[Part]:
         else:
             found.append(Part(label, channel.astype(float), lines, names))
     return found
+
+
+def _laid(value: Tensor, space: Space) -> tuple[tuple[Any, ...], tuple[str, ...], Any]:
+    """Coordinates and names of the axes, and the values: fields on a mesh as a picture, NaN outside."""
+    import numpy as np
+
+    domain = space.domain
+    if isinstance(domain, Mesh | Elements) and tuple(value.shape[1:]) == domain.shape:
+        picture, places = domain.picture(value)
+        return tuple(line.numpy() for line in places), ("x", "y"), picture.numpy()
+    array = value.detach().cpu().numpy()
+    if domain is not None and tuple(array.shape[1:]) == tuple(domain.shape):
+        lines = tuple(points.cpu().numpy() for points in domain.coordinates())
+        return lines, tuple(in_unit(axis, getattr(domain, "unit", "1")) for axis in "xyz"[: len(lines)]), array
+    lines = tuple(np.arange(n) for n in array.shape[1:])
+    return lines, tuple(f"index {i}" for i in range(len(lines))), array
 
 
 def limits_of(parts: Sequence[Part]) -> tuple[float, float]:

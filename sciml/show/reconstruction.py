@@ -13,6 +13,7 @@ from torch import Tensor
 from sciml.core.export import Axis, data_axes, unknown_name
 from sciml.core.inverse import Inverse
 from sciml.core.solution import Solution
+from sciml.domains.errors import InputError
 from sciml.domains.pixels import Pixels
 from sciml.show.canvas import COLOURS, Panel, legend, tidy
 from sciml.show.fields import Part, colour_bar, image, in_unit, parts_of, place, written
@@ -43,10 +44,32 @@ def pages(solution: Solution, member: int) -> list[Panel]:
         found.append(pictures.error(f"standard deviation of {name}", spread, largest([spread]), signed=False))
     residual = residual_of(solution, member)
     told = ", ".join(["residual / sigma", *quality(solution, member, ("chi^2/dof",))])
+    found += _kinds(problem, value)
     data = _data(problem, member)
     found.append(data_panel(problem, Part("data", data, (), ()), pictures))
     found.append(data_panel(problem, sigmas(told, residual)))
     return found
+
+
+def _kinds(problem: Inverse[Any], value: Tensor) -> list[Panel]:
+    """The kinds of material that the forward model can tell apart, where it can."""
+    import numpy as np
+
+    tell = getattr(problem.forward, "kinds", None)
+    if tell is None:
+        return []
+    try:
+        labels = tell(value)[0]
+    except InputError:  # an image of fewer kinds
+        return []
+    n = len(labels)
+    part = Part(
+        "0 background, 1 resistive, 2 conductive",
+        labels.flip(0).T.numpy().astype(float),
+        (np.arange(n), np.arange(n)),
+        ("pixel", "pixel"),
+    )
+    return [Panel(partial(image, part=dataclasses.replace(part, limits=(0.0, 2.0))))]
 
 
 def quality(solution: Solution, member: int, which: Sequence[str]) -> list[str]:
