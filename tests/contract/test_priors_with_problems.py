@@ -51,6 +51,7 @@ from sciml.solvers import (
 PROBLEMS: dict[str, dict[str, Any]] = {
     "ct": {"n": 12, "views": 7, "finer": 1, "phantom": Ellipses.random(1, seed=3)},
     "deblur": {"n": 12, "width": 1.0},
+    "eit": {"electrodes": 8, "nodes": 120},
     "inpainting": {"n": 12},
     "inverse_darcy": {"n": 7, "sensors": 12},
     "mri": {"n": 12, "coils": 3, "acceleration": 2.0},
@@ -188,13 +189,18 @@ def posed_complex(name: str) -> bool:
     return bool(problem(name).space.complex)
 
 
-@pytest.mark.parametrize("name", ["inverse_darcy"])
+@pytest.mark.parametrize("name", ["eit", "inverse_darcy"])
 def test_smooth_priors_are_certified_on_nonlinear_models(name: str) -> None:
     posed = problem(name).with_prior(Smoothness(), 1.0)
     assert sciml.solve(posed, GaussNewton()).ok
     assert "linear" in (PrimalDual().accepts(posed) or "")
-    for sampler in (DecomposedDiffusion(), NullSpace(), GaussianPosterior()):
-        assert "linear" in (sampler.accepts(problem(name).with_prior(diffusion(), 1.0)) or "")
+    mixture = Mixture(torch.zeros(2, *posed.space.shape, dtype=posed.space.dtype))
+    if name == "eit":
+        with pytest.raises(InputError, match="on a mesh"):
+            posed.with_prior(mixture)
+        return
+    for sampler in (DecomposedDiffusion(), NullSpace(), MomentMatching()):
+        assert "is not linear" in (sampler.accepts(posed.with_prior(mixture)) or "")
 
 
 class Bragging(LeastSquares):
