@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sciml.core.solution import Answer, Check
-from sciml.core.tree import leaves
+from sciml.core.tree import described, leaves
 from sciml.domains.errors import InputError
 
 if TYPE_CHECKING:
@@ -126,9 +126,12 @@ def digest(problem: Inverse[Any]) -> str:
     ]
     mark.update(repr(words).encode())
     for tree in (problem.forward, problem.noise, prior):
-        for name in ("scale", "shift", "sigma", "precision", "range"):
-            value = getattr(tree, name, None)
-            mark.update(repr(value).encode() if isinstance(value, int | float | tuple) else b"")
+        told = [
+            (path, part)
+            for path, part in described(tree)
+            if "bound" not in path and isinstance(part, int | float | str | bool)
+        ]
+        mark.update(repr(told).encode())
         for leaf in leaves(tree):
             if not leaf.told and leaf.name != "bound":
                 mark.update(_bytes(leaf.tensor))

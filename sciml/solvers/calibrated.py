@@ -6,15 +6,21 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from sciml.core.calibration import Calibration
 from sciml.core.gradients import Detach, Gradient
 from sciml.core.inverse import Inverse
+from sciml.core.linear import LinearOperator
+from sciml.core.noise import GaussianNoise
 from sciml.core.problem import Problem
 from sciml.core.solution import Answer
 from sciml.core.solver import Context, Solver
 from sciml.domains.errors import InputError
+from sciml.domains.pixels import Pixels
+from sciml.domains.random_fields import GaussianField
+from sciml.domains.space import Space
 
 __all__ = ["Calibrated"]
 
@@ -56,10 +62,44 @@ class Calibrated(Solver[Inverse[Any]]):
         return dataclasses.replace(answer, record=self.record, sentence=told)
 
 
+@dataclass(frozen=True, eq=False)
+class Means(LinearOperator):
+    """Means of three neighbours, of every other place."""
+
+    on: Space
+
+    @property
+    def space(self) -> Space:
+        """The signals."""
+        return self.on
+
+    @property
+    def codomain(self) -> Space:
+        """The means."""
+        return dataclasses.replace(self.on, domain=None, shape=(1, (self.on.shape[-1] - 1) // 2))
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return u.unfold(-1, 3, 2).mean(-1)
+
+    def adjoint(self, v: Tensor) -> Tensor:
+        """A third to each neighbour."""
+        out = torch.zeros(*v.shape[:-1], self.on.shape[-1], dtype=v.dtype, device=v.device)
+        for k in range(3):
+            out[..., k : k + 2 * v.shape[-1] : 2] += v / 3
+        return out
+
+
 def example() -> tuple[Calibrated, Inverse[Any]]:
     """Exact draws of a Gaussian posterior."""
-    from sciml.samplers.gaussian_posterior import example as exact
+    from sciml.priors.gaussian import Gaussian
+    from sciml.samplers.gaussian_posterior import GaussianPosterior
     from sciml.solving.calibrate import calibrate
 
-    sampler, problem = exact()
-    return Calibrated(sampler, calibrate(problem, dataclasses.replace(sampler, samples=19), cases=48)), problem
+    forward = Means(Pixels((13,)).space())
+    prior = Gaussian(GaussianField(power=1.0, shift=50.0, deviation=1.0, mean_mode=True))
+    generator, noise = torch.Generator().manual_seed(0), GaussianNoise(0.1)
+    truth = prior.on(forward.space).sample(1, generator=generator)
+    data = noise.sample(forward(truth), generator=generator)
+    problem = Inverse("means of a Gaussian signal", forward, data, noise, prior, truth=truth)
+    record = calibrate(problem, GaussianPosterior(samples=19), cases=48)
+    return Calibrated(GaussianPosterior(samples=8), record), problem

@@ -175,6 +175,8 @@ def test_a_record_is_of_one_sampler_on_one_model(tmp_path: Path) -> None:
     noisier = dataclasses.replace(problem, noise=GaussianNoise(0.2))
     reason = Calibrated(sampler, record).accepts(noisier)
     assert reason is not None and "another model, noise or prior" in reason
+    other = dataclasses.replace(problem, prior=dataclasses.replace(problem.prior, mean=0.6, bound=None), recipe=None)
+    assert Calibrated(sampler, record).accepts(other) is not None
     assert record.deviation == float("inf")  # four cases say nothing
     with pytest.raises(sciml.InputError, match="another file"):
         sciml.calibrate(noisier, sampler, cases=4, out=tmp_path / "record.json")
