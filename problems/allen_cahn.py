@@ -17,7 +17,6 @@ Known solutions: on the line a front invades the unstable state, ``u = (1 - tanh
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -27,7 +26,7 @@ from torch import Tensor
 from sciml.core import Continuous, Evolution, Law
 from sciml.core.continuous import At
 from sciml.discretise import Spectrum
-from sciml.domains import Dirichlet, GaussianField, Grid, InputError, Neumann, Periodic
+from sciml.domains import Dirichlet, GaussianField, Grid, InputError, Neumann, Periodic, member_generator
 from sciml.solvers import Collocation, ExponentialRungeKutta
 from sciml.training import Reflection, Translation
 
@@ -118,7 +117,7 @@ def draw(
     if start is None:
         field = GaussianField(power=4.0, shift=400.0, deviation=deviation, mean_mode=True, modes=WAVES)
         unit = Grid(shape, 1.0, sides=grid.sides)  # type: ignore[arg-type]
-        start = torch.cat([field.sample(unit, 1, _generator(seed, i)) for i in range(count)])
+        start = torch.cat([field.sample(unit, 1, member_generator(seed, i)) for i in range(count)])
         origin = f"random start of deviation {deviation:g}"
     return Evolution(
         f"allen-cahn, width {_text(thin)}, {origin}",
@@ -160,9 +159,3 @@ def _symmetries(grid: Grid) -> tuple[Any, ...]:
 def _text(width: Tensor) -> str:
     low, high = float(width.detach().min()), float(width.detach().max())
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
-def _generator(seed: int, index: int) -> torch.Generator:
-    """Independent of the other members: both numbers go through a hash."""
-    word = hashlib.sha256(f"{seed} {index}".encode()).digest()[:8]
-    return torch.Generator().manual_seed(int.from_bytes(word, "little") >> 1)

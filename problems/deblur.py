@@ -16,7 +16,6 @@ the noise was estimated from an image that is rough at the scale of single pixel
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor
 
 from sciml.core import GaussianNoise, Inverse
-from sciml.domains import InputError, Periodic, Pixels
+from sciml.domains import InputError, Periodic, Pixels, member_generator
 from sciml.domains.phantoms import Ellipses
 from sciml.forward import Convolution, Nearest, Reflect, Valid, Zero, gaussian_kernel
 from sciml.priors import TotalVariation
@@ -120,7 +119,7 @@ def simulated(
     truth = ellipses(count, shape, seed) if image is None else image.to(torch.float64).expand(count, *image.shape[1:])
     noise = GaussianNoise(level)
     # Each by itself: the bits of a transform may depend on how many are done together.
-    draws = [noise.sample(blur(truth[i : i + 1]), generator=generator(seed, i, "noise")) for i in range(count)]
+    draws = [noise.sample(blur(truth[i : i + 1]), generator=member_generator(seed, i, "noise")) for i in range(count)]
     blur = dataclasses.replace(blur, kernel=blur.kernel.to(dtype))
     return Inverse("deblur", blur, torch.cat(draws).to(dtype), noise, TotalVariation(), truth=truth.to(dtype))
 
@@ -146,7 +145,9 @@ def instrument(
 def ellipses(count: int, shape: tuple[int, ...], seed: int) -> Tensor:
     """``count`` random phantoms over the longer side of the image."""
     pixels = Pixels(shape, tuple(float(m) for m in shape))
-    drawn = [Ellipses.random(1, generator=generator(seed, i, "image"), extent=float(max(shape))) for i in range(count)]
+    drawn = [
+        Ellipses.random(1, generator=member_generator(seed, i, "image"), extent=float(max(shape))) for i in range(count)
+    ]
     return torch.cat([one.image(pixels) for one in drawn])
 
 
@@ -155,9 +156,3 @@ def solver(problem: Inverse) -> Any:
     posed = dataclasses.replace(problem, weight=1.0)
     inner: Any = PrimalDual() if PrimalDual().accepts(posed) is None else ProximalGradient()
     return Discrepancy(inner) if problem.weight is None else inner
-
-
-def generator(seed: int, index: int, what: str) -> torch.Generator:
-    """Independent of the other members, and of what else is drawn: all goes through a hash."""
-    word = hashlib.sha256(f"{seed} {index} {what}".encode()).digest()[:8]
-    return torch.Generator().manual_seed(int.from_bytes(word, "little") >> 1)

@@ -10,7 +10,6 @@ integrated exactly.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,7 +22,7 @@ from sciml.core import Continuous, Evolution, Law
 from sciml.core.continuous import At
 from sciml.core.law import no_law
 from sciml.discretise import Diffusion, Spectrum
-from sciml.domains import Dirichlet, Grid, InputError, Neumann, Periodic, Space
+from sciml.domains import Dirichlet, Grid, InputError, Neumann, Periodic, Space, member_generator
 from sciml.solvers import Collocation, ExponentialRungeKutta
 from sciml.training import Reflection, Translation
 
@@ -151,8 +150,7 @@ def solver(problem: Any) -> ExponentialRungeKutta:
 
 def _amplitudes(seed: int, index: int, dim: int) -> Tensor:
     """Random amplitudes of the first eigenfunctions, smaller for shorter waves."""
-    word = hashlib.sha256(f"{seed} {index}".encode()).digest()[:8]
-    generator = torch.Generator().manual_seed(int.from_bytes(word, "little") >> 1)
+    generator = member_generator(seed, index)
     number = torch.arange(1, MODES + 1, dtype=torch.float64)
     size = sum(
         (number.square().reshape([-1 if a == axis else 1 for a in range(dim)]) for axis in range(dim)), torch.zeros(())

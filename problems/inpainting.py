@@ -15,7 +15,6 @@ continues: total variation closes a hole with the shortest edges, not with the t
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sciml.core import GaussianNoise, Inverse
-from sciml.domains import InputError, Pixels
+from sciml.domains import InputError, Pixels, member_generator
 from sciml.domains.phantoms import Ellipses
 from sciml.forward import Mask
 from sciml.priors import TotalVariation
@@ -107,11 +106,11 @@ def simulated(
     truth = ellipses(count, shape, seed) if image is None else image.to(torch.float64)
     truth = truth.expand(count, *truth.shape[1:]) if len(truth) == 1 else truth
     if mask is None:
-        seen = torch.cat([holes(shape, missing, hole, generator(seed, i, "mask")) for i in range(len(truth))])
+        seen = torch.cat([holes(shape, missing, hole, member_generator(seed, i, "mask")) for i in range(len(truth))])
     else:
         seen = known("mask", mask, truth.shape)
     noise = GaussianNoise(level)
-    draws = [noise.sample(truth[i : i + 1], generator=generator(seed, i, "noise")) for i in range(len(truth))]
+    draws = [noise.sample(truth[i : i + 1], generator=member_generator(seed, i, "noise")) for i in range(len(truth))]
     data = torch.where(seen, torch.cat(draws), 0.0).to(dtype)
     noise = dataclasses.replace(noise, measured=seen)
     return Inverse("inpainting", instrument(seen, dtype), data, noise, TotalVariation(), truth=truth.to(dtype))
@@ -178,7 +177,9 @@ def known(name: str, given: Any, shape: torch.Size) -> Tensor:
 def ellipses(count: int, shape: tuple[int, ...], seed: int) -> Tensor:
     """``count`` random phantoms over the longer side of the image."""
     pixels = Pixels(shape, tuple(float(m) for m in shape))
-    drawn = [Ellipses.random(1, generator=generator(seed, i, "image"), extent=float(max(shape))) for i in range(count)]
+    drawn = [
+        Ellipses.random(1, generator=member_generator(seed, i, "image"), extent=float(max(shape))) for i in range(count)
+    ]
     return torch.cat([one.image(pixels) for one in drawn])
 
 
@@ -187,9 +188,3 @@ def solver(problem: Inverse) -> Any:
     posed = dataclasses.replace(problem, weight=1.0)
     inner: Any = PrimalDual() if PrimalDual().accepts(posed) is None else ProximalGradient()
     return Discrepancy(inner) if problem.weight is None else inner
-
-
-def generator(seed: int, index: int, what: str) -> torch.Generator:
-    """Independent of the other members, and of what else is drawn: all goes through a hash."""
-    word = hashlib.sha256(f"{seed} {index} {what}".encode()).digest()[:8]
-    return torch.Generator().manual_seed(int.from_bytes(word, "little") >> 1)

@@ -16,7 +16,6 @@ is not seen. Reference: Dashti and Stuart, The Bayesian approach to inverse prob
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from torch import Tensor
 import sciml
 from sciml.core import GaussianNoise, Inverse, Linear
 from sciml.discretise import Diffusion
-from sciml.domains import Condition, Dirichlet, GaussianField, Grid, InputError
+from sciml.domains import Condition, Dirichlet, GaussianField, Grid, InputError, member_generator
 from sciml.forward import ParameterToState, PointValues
 from sciml.priors import Smoothness
 from sciml.solvers import ConjugateGradient, Direct, Discrepancy, GaussNewton, Multigrid
@@ -89,21 +88,22 @@ def draw(
     grid = box(dim, n, extent, sides)
     if points is None:
         # Away from the sides, where the pressure is known anyway.
-        unit = torch.rand(sensors, grid.dim, generator=generator(seed, 0, "sensors"), dtype=torch.float64)
+        unit = torch.rand(sensors, grid.dim, generator=member_generator(seed, 0, "sensors"), dtype=torch.float64)
         points = (0.05 + 0.9 * unit) * torch.tensor(grid.extent, dtype=torch.float64)
     points = numbers("points", points).to(torch.float64)
     fine = box(grid.dim, [2 * m + 1 for m in grid.shape], grid.extent, sides)
     law = GaussianField(power=2.0, shift=9.0, deviation=deviation)
     truth, clean = [], []
     for i in range(count):
-        truth.append(law.sample(grid, 1, generator(seed, i, "medium")))
-        medium = law.sample(fine, 1, generator(seed, i, "medium")).exp()
+        truth.append(law.sample(grid, 1, member_generator(seed, i, "medium")))
+        medium = law.sample(fine, 1, member_generator(seed, i, "medium")).exp()
         flow = Linear("the flow behind the data", Diffusion(fine, medium), full(fine, source))
         clean.append(PointValues(fine.space(), points).values(sciml.solve(flow, flow_solver(fine)).value))
     y = torch.cat(clean)
     sigma = noise * y.abs().flatten(1).amax(1)
     noisy = [
-        GaussianNoise(float(sigma[i])).sample(y[i : i + 1], generator=generator(seed, i, "noise")) for i in range(count)
+        GaussianNoise(float(sigma[i])).sample(y[i : i + 1], generator=member_generator(seed, i, "noise"))
+        for i in range(count)
     ]
     forward = model(grid, points.to(dtype), source, dtype)
     return Inverse(
@@ -153,9 +153,3 @@ def full(grid: Grid, value: float) -> Tensor:
 def solver(problem: Inverse) -> Any:
     """Gauss-Newton from zero; the weight by the discrepancy."""
     return Discrepancy(GaussNewton()) if problem.weight is None else GaussNewton()
-
-
-def generator(seed: int, index: int, what: str) -> torch.Generator:
-    """Independent of the other members, and of what else is drawn: all goes through a hash."""
-    word = hashlib.sha256(f"{seed} {index} {what}".encode()).digest()[:8]
-    return torch.Generator().manual_seed(int.from_bytes(word, "little") >> 1)

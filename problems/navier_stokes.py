@@ -17,7 +17,6 @@ piles up at the highest waves; compare with a larger ``n``. Turbulent flows are 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from functools import cache, partial
@@ -29,7 +28,7 @@ from torch import Tensor
 from sciml.core import Evolution, Law
 from sciml.discretise import Spectrum
 from sciml.discretise.spectral import modes
-from sciml.domains import GaussianField, Grid, InputError, Periodic, Space
+from sciml.domains import GaussianField, Grid, InputError, Periodic, Space, member_generator
 from sciml.solvers import Collocation, ExponentialRungeKutta
 from sciml.training import Translation
 
@@ -203,7 +202,7 @@ def draw(
     if start is None:
         field = GaussianField(power=power, shift=shift, scale=scale, modes=WAVES)
         unit = Grid(tuple(max(m, 2 * WAVES) for m in shape), (1.0, 1.0), sides=Periodic())
-        drawn = torch.cat([field.sample(unit, 1, _generator(seed, i)) for i in range(count)])
+        drawn = torch.cat([field.sample(unit, 1, member_generator(seed, i)) for i in range(count)])
         start, origin = _on(drawn, shape), f"start of covariance {scale**2:.4g} (-laplacian + {shift:g})^-{power:g}"
     else:
         origin = "given start"
@@ -261,9 +260,3 @@ def _plain(modes: Any) -> Tensor:
 def _text(nu: Tensor) -> str:
     low, high = float(nu.detach().min()), float(nu.detach().max())
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
-def _generator(seed: int, index: int) -> torch.Generator:
-    """Independent of the other members: both numbers go through a hash."""
-    word = hashlib.sha256(f"{seed} {index}".encode()).digest()[:8]
-    return torch.Generator().manual_seed(int.from_bytes(word, "little") >> 1)

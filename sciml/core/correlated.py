@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from sciml.core.noise import Noise, across, inner
+from sciml.core.noise import Whitened
 from sciml.domains.errors import InputError
 
 __all__ = ["CorrelatedNoise", "Correlation", "CovarianceMatrix", "PowerSpectrum"]
@@ -136,7 +136,7 @@ class CovarianceMatrix:
 
 
 @dataclass(frozen=True, eq=False)
-class CorrelatedNoise(Noise):
+class CorrelatedNoise(Whitened):
     """Gaussian noise ``y = z + L n`` with covariance ``L L^H``: a ``PowerSpectrum`` or a ``CovarianceMatrix``.
 
     Of complex data each part, real and imaginary, has that covariance, independent of the other. All data must be measured:
@@ -145,7 +145,6 @@ class CorrelatedNoise(Noise):
 
     covariance: Correlation
     measured: Tensor | None = field(default=None, metadata={"told": True})
-    quadratic: ClassVar[bool] = True
 
     def whiten(self, r: Tensor, y: Tensor) -> Tensor:
         """``L^-1 r``."""
@@ -154,36 +153,6 @@ class CorrelatedNoise(Noise):
     def unwhiten(self, q: Tensor, y: Tensor) -> Tensor:
         """``L^-H q``."""
         return self.covariance.unwhiten(q)
-
-    def energy(self, z: Tensor, y: Tensor) -> Tensor:
-        """``|L^-1 (z - y)|^2 / 2``."""
-        return self.chi_square(z, y) / 2
-
-    def slope(self, z: Tensor, y: Tensor) -> Tensor:
-        """``C^-1 (z - y)``."""
-        return self.unwhiten(self.whiten(z - y, y), y)
-
-    def bend(self, r: Tensor, z: Tensor, y: Tensor) -> Tensor:
-        """``C^-1 r``."""
-        return self.unwhiten(self.whiten(r, y), y)
-
-    def chi_square(self, z: Tensor, y: Tensor) -> Tensor:
-        """``|L^-1 (z - y)|^2``."""
-        r = self.whiten(z - y, y)
-        return inner(r, r)
-
-    def whitened_slope(self, z: Tensor, y: Tensor) -> Tensor:
-        """``L^-1 (z - y)``."""
-        return self.whiten(z - y, y)
-
-    def conjugate(self, q: Tensor, y: Tensor) -> Tensor:
-        """``|q|^2 / 2 + <q, L^-1 y>``."""
-        return inner(q, q) / 2 + inner(q, self.whiten(y, y))
-
-    def dual_prox(self, q: Tensor, step: Tensor, y: Tensor) -> Tensor:
-        """``(q - step L^-1 y) / (1 + step)``."""
-        s = across(step, y)
-        return (q - s * self.whiten(y, y)) / (1 + s)
 
     def sample(self, z: Tensor, *, generator: torch.Generator) -> Tensor:
         """``z + L n``."""

@@ -21,7 +21,7 @@ from sciml.domains.space import Space
 if TYPE_CHECKING:
     import scipy.sparse
 
-__all__ = ["Adjoint", "ForwardModel", "LinearOperator", "Product", "Scaled", "Sum", "dot"]
+__all__ = ["Adjoint", "ForwardModel", "LinearOperator", "Product", "Scaled", "SemiDefinite", "Sum", "dot"]
 
 DENSE_LIMIT = 20_000
 
@@ -170,6 +170,29 @@ class LinearOperator(ForwardModel):
 def _norm(v: Tensor, ndim: int) -> Tensor:
     size: Tensor = torch.linalg.vector_norm(v, dim=tuple(range(v.ndim - ndim, v.ndim)), keepdim=True)
     return size
+
+
+class SemiDefinite(LinearOperator):
+    """Abstract: equal to its adjoint and positive semi-definite; one operator for all members unless it says otherwise."""
+
+    @property
+    def symmetric(self) -> bool:
+        """By construction."""
+        return True
+
+    @property
+    def definite(self) -> bool | None:
+        """By construction."""
+        return True
+
+    @property
+    def batch(self) -> int:
+        """One for all members."""
+        return 1
+
+    def adjoint(self, v: Tensor) -> Tensor:
+        """The operator itself."""
+        return self(v)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sciml.domains.errors import InputError
 
-__all__ = ["GaussianNoise", "Noise", "across", "inner", "total"]
+__all__ = ["GaussianNoise", "Noise", "Whitened", "across", "inner", "total"]
 
 TINY = 1e-11  # a sigma below which products of forward model and gradient overflow in single precision
 
@@ -136,8 +136,44 @@ class Noise(ABC):
             raise InputError(f"{name!r}: a member has no measured data at all; look at `measured`")
 
 
+class Whitened(Noise):
+    """Abstract: Gaussian noise, with ``W`` such that ``W (y - z)`` is white of variance one; all follows from ``W``."""
+
+    quadratic: ClassVar[bool] = True
+
+    def energy(self, z: Tensor, y: Tensor) -> Tensor:
+        """``|W (z - y)|^2 / 2``."""
+        return self.chi_square(z, y) / 2
+
+    def slope(self, z: Tensor, y: Tensor) -> Tensor:
+        """``W^H W (z - y)``."""
+        return self.unwhiten(self.whiten(z - y, y), y)
+
+    def bend(self, r: Tensor, z: Tensor, y: Tensor) -> Tensor:
+        """``W^H W r``."""
+        return self.unwhiten(self.whiten(r, y), y)
+
+    def chi_square(self, z: Tensor, y: Tensor) -> Tensor:
+        """``|W (z - y)|^2``."""
+        r = self.whiten(z - y, y)
+        return inner(r, r)
+
+    def whitened_slope(self, z: Tensor, y: Tensor) -> Tensor:
+        """``W (z - y)``."""
+        return self.whiten(z - y, y)
+
+    def conjugate(self, q: Tensor, y: Tensor) -> Tensor:
+        """``|q|^2 / 2 + <q, W y>``."""
+        return inner(q, q) / 2 + inner(q, self.whiten(y, y))
+
+    def dual_prox(self, q: Tensor, step: Tensor, y: Tensor) -> Tensor:
+        """``(q - step W y) / (1 + step)``."""
+        s = across(step, y)
+        return (q - s * self.whiten(y, y)) / (1 + s)
+
+
 @dataclass(frozen=True, eq=False)
-class GaussianNoise(Noise):
+class GaussianNoise(Whitened):
     """Independent Gaussian noise: ``y = z + sigma n``.
 
     ``sigma`` is a number or a tensor that broadcasts against the data ``(batch, channel, ...)``; ``(batch,)`` gives one per
@@ -146,7 +182,6 @@ class GaussianNoise(Noise):
 
     sigma: float | Tensor
     measured: Tensor | None = field(default=None, metadata={"told": True})
-    quadratic: ClassVar[bool] = True
 
     def shaped(self, name: str, y: Tensor) -> Self:
         """Sigma and mask with the data's axes in front; a number or one number per member stays."""
@@ -179,35 +214,9 @@ class GaussianNoise(Noise):
         """The same: the map is real and diagonal."""
         return self._mask(q) / self._sigma(y)
 
-    def energy(self, z: Tensor, y: Tensor) -> Tensor:
-        """``|W (z - y)|^2 / 2``."""
-        return self.chi_square(z, y) / 2
-
-    def slope(self, z: Tensor, y: Tensor) -> Tensor:
-        """``W^H W (z - y)``."""
-        return self.unwhiten(self.whiten(z - y, y), y)
-
-    def bend(self, r: Tensor, z: Tensor, y: Tensor) -> Tensor:
-        """``W^H W r``."""
-        return self.unwhiten(self.whiten(r, y), y)
-
-    def chi_square(self, z: Tensor, y: Tensor) -> Tensor:
-        """``|W (z - y)|^2``."""
-        r = self.whiten(z - y, y)
-        return inner(r, r)
-
-    def whitened_slope(self, z: Tensor, y: Tensor) -> Tensor:
-        """``W (z - y)``."""
-        return self.whiten(z - y, y)
-
-    def conjugate(self, q: Tensor, y: Tensor) -> Tensor:
-        """``|q|^2 / 2 + <q, W y>``."""
-        return inner(q, q) / 2 + inner(q, self.whiten(y, y))
-
     def dual_prox(self, q: Tensor, step: Tensor, y: Tensor) -> Tensor:
         """``(q - step W y) / (1 + step)``; zero where nothing was measured."""
-        s = across(step, y)
-        return self._mask((q - s * self.whiten(y, y)) / (1 + s))
+        return self._mask(super().dual_prox(q, step, y))
 
     def sample(self, z: Tensor, *, generator: torch.Generator) -> Tensor:
         """``z + sigma n``; unmeasured components are zero."""

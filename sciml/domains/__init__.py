@@ -17,4 +17,5 @@ from sciml.domains.phantoms import Ellipses as Ellipses
 from sciml.domains.phantoms import shepp_logan as shepp_logan
 from sciml.domains.pixels import Pixels as Pixels
 from sciml.domains.random_fields import GaussianField as GaussianField
+from sciml.domains.random_fields import member_generator as member_generator
 from sciml.domains.space import Space as Space

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -11,7 +12,17 @@ from torch import Tensor
 from sciml.domains.errors import InputError
 from sciml.domains.grid import Grid
 
-__all__ = ["GaussianField"]
+__all__ = ["GaussianField", "member_generator"]
+
+
+def member_generator(*words: int | str) -> torch.Generator:
+    """The generator of one member of a batch: of its seed, its number and what is drawn, as in ``(seed, 3, "noise")``.
+
+    All go through a hash, so that members are independent of one another and of how many there are.
+    """
+    text = " ".join(str(word) for word in words)
+    word = hashlib.sha256(text.encode()).digest()[:8]
+    return torch.Generator().manual_seed(int.from_bytes(word, "little") >> 1)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from sciml.domains.errors import InputError
 from sciml.forward._joseph import Rays
+from sciml.forward._sizes import quick_size
 
 __all__ = ["SINGLE", "SliceTransform", "Transforms", "engine"]
 
@@ -130,7 +131,7 @@ class SliceTransform:
         fine = pitch / self.every
         box = [(low, low + n * d) for low, n, d in zip(rays.corner, rays.shape, rays.spacing, strict=True)]
         reach = math.hypot(*(max(abs(low), abs(high)) for low, high in box)) + float(np.abs(at).max())
-        self.period = _smooth(max(math.ceil(reach / fine) + MARGIN, (len(at) - 1) * self.every + 1))
+        self.period = quick_size(max(math.ceil(reach / fine) + MARGIN, (len(at) - 1) * self.every + 1), 2)
         step = 2 * math.pi / (self.period * fine)
         count = min(self.period // 2, math.floor(math.pi / h / step + 1e-9)) + 1
         omega = step * np.arange(count)
@@ -177,16 +178,3 @@ class SliceTransform:
         spectrum = torch.fft.rfft(line, n=self.period)[..., : self.phase.shape[1]] * self.back
         image: Tensor = self.transforms.execute(1, spectrum.reshape(len(data), -1)).real
         return image.contiguous()
-
-
-def _smooth(n: int) -> int:
-    """The next even number without prime factors above five."""
-    n += n % 2
-    while True:
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
-        n += 2

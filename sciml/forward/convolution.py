@@ -46,6 +46,7 @@ from sciml.forward._extension import (
     folded,
     positions,
 )
+from sciml.forward._sizes import quick_size
 
 __all__ = ["Convolution", "Nearest", "Periodic", "Reflect", "Valid", "Zero", "gaussian_kernel", "motion_kernel"]
 
@@ -134,7 +135,7 @@ class Convolution(LinearOperator):
         if self._few():
             return self._shifted(wide)
         full = wide.shape[-self.pixels.dim :]
-        result = self._multiplied(wide, tuple(_fast(n) for n in full), False)
+        result = self._multiplied(wide, tuple(quick_size(n) for n in full), False)
         for axis, (k, n) in enumerate(zip(self.sizes, full, strict=True)):
             at = u.ndim - self.pixels.dim + axis
             # Without wrap-around from the wide image: position i of the result reads i .. i + k - 1.
@@ -152,7 +153,7 @@ class Convolution(LinearOperator):
             full = tuple(m + k - 1 for m, k in zip(v.shape[-dim:], self.sizes, strict=True))
             pads: list[int] = []
             for m, k, c in reversed(list(zip(v.shape[-dim:], self.sizes, self.centre, strict=True))):
-                size = _fast(m + k - 1)
+                size = quick_size(m + k - 1)
                 pads += [k - 1 - c, size - m - (k - 1 - c)]
             spread = torch.nn.functional.pad(v, pads)
             wide = self._multiplied(spread, tuple(spread.shape[-dim:]), True)
@@ -252,18 +253,6 @@ class Convolution(LinearOperator):
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_held"}
-
-
-def _fast(n: int) -> int:
-    """The next size that is a product of 2, 3 and 5: quick to transform."""
-    while True:
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
-        n += 1
 
 
 def gaussian_kernel(

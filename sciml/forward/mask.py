@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sciml.core.linear import LinearOperator
+from sciml.core.linear import SemiDefinite
 from sciml.domains.errors import InputError
 from sciml.domains.space import Space
 
@@ -23,7 +23,7 @@ __all__ = ["Mask"]
 
 
 @dataclass(frozen=True, eq=False)
-class Mask(LinearOperator):
+class Mask(SemiDefinite):
     """``u -> u`` where ``seen``, zero elsewhere: ``(..., channel, *space)`` to the same.
 
     ``seen`` is boolean, of the shape of the grid ``(*space)``, of an image ``(channel, *space)``, or with a batch axis in front.
@@ -59,22 +59,8 @@ class Mask(LinearOperator):
         """One mask for all members, or one each."""
         return self.seen.shape[0]
 
-    @property
-    def symmetric(self) -> bool:
-        """A projection is."""
-        return True
-
-    @property
-    def definite(self) -> bool:
-        """Semi-definite."""
-        return True
-
     def __call__(self, u: Tensor) -> Tensor:
         return torch.where(self.seen, u, torch.zeros_like(u))
-
-    def adjoint(self, v: Tensor) -> Tensor:
-        """The same projection."""
-        return self(v)
 
     def diagonal(self) -> Tensor:
         """One where seen, zero elsewhere."""

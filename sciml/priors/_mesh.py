@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sciml.core.linear import LinearOperator
+from sciml.core.linear import SemiDefinite
 from sciml.core.noise import across, total
 from sciml.core.slopes import Differences, Jumps, Slopes
 from sciml.domains.mesh import Elements, Mesh
@@ -30,7 +30,7 @@ def differences(space: Space) -> Differences:
 
 
 @dataclass(frozen=True, eq=False)
-class MeshForm(LinearOperator):
+class MeshForm(SemiDefinite):
     """``Q``: order 1 the integral of ``|grad x|^2`` (across edges the squared jump times length over distance of centres), order 0 that of ``x^2``."""
 
     on: Space
@@ -40,21 +40,6 @@ class MeshForm(LinearOperator):
     def space(self) -> Space:
         """The fields."""
         return self.on
-
-    @property
-    def symmetric(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def definite(self) -> bool | None:
-        """Positive semi-definite."""
-        return True
-
-    @property
-    def batch(self) -> int:
-        """One for all members."""
-        return 1
 
     def _parts(self) -> tuple[Differences | None, Tensor]:
         held = self.__dict__.get("_held")
@@ -72,10 +57,6 @@ class MeshForm(LinearOperator):
         K, weights = self._parts()
         weights = weights.to(u.device, u.real.dtype)
         return weights * u if K is None else K.adjoint(weights * K(u))
-
-    def adjoint(self, v: Tensor) -> Tensor:
-        """The same."""
-        return self(v)
 
     def prox(self, v: Tensor, step: Tensor | float) -> Tensor:
         """``(1 + step Q)^-1 v`` by conjugate gradients to 1e-13 of ``v``, each member by itself."""

@@ -39,6 +39,7 @@ from sciml.domains import Grid
 from sciml.solvers.conjugate_gradient import ConjugateGradient
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.transform import DirectTransform
+from tests.benchmark._side_by_side import wait_for_idle
 
 TARGET = 1e-8
 
@@ -144,30 +145,6 @@ def floor(case: Case, steps: int, speed: float) -> float:
     cycle = (24 * sweeps + 20 + (4 * dim * (2 * sweeps + 1) if varying else 0)) * share
     vectors = 88 + (8 * dim if varying else 0)
     return case.batch * math.prod(case.shape) * steps * (cycle + vectors) / speed
-
-
-def busy(seconds: float = 0.15) -> float:
-    """The share of the machine that others use; zero where it cannot be read."""
-
-    def ticks() -> tuple[int, int]:
-        parts = [int(part) for part in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-        return sum(parts), parts[3] + parts[4]
-
-    try:
-        before = ticks()
-        time.sleep(seconds)
-        after = ticks()
-    except OSError:
-        return 0.0
-    return 1 - (after[1] - before[1]) / max(1, after[0] - before[0])
-
-
-def wait_for_idle(patience: float) -> float:
-    """Wait until others leave the machine alone, at most `patience` seconds; returns what they still use."""
-    end = time.perf_counter() + patience
-    while (share := busy()) > 0.1 and time.perf_counter() < end:
-        time.sleep(0.5)
-    return share
 
 
 def measure(methods: dict[str, Callable[[], Tensor]], repetitions: int, patience: float) -> dict[str, dict[str, Any]]:

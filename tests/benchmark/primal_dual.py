@@ -52,6 +52,7 @@ from sciml.core import Inverse
 from sciml.core.solver import Context
 from sciml.forward import FourierSlice, RayDriven, radon
 from sciml.solvers import PrimalDual
+from tests.benchmark._side_by_side import busy, version
 
 N, VIEWS, WEIGHT, GOAL, EVERY = 256, 60, 1000.0, 1e-3, 5
 GOALS = ("gap", "objective")
@@ -300,30 +301,6 @@ def ours_inside(problem: Inverse[Any]) -> type:
             return out
 
     return Inside
-
-
-def busy(seconds: float = 0.2) -> float:
-    """The share of the machine that others use; zero where it cannot be read."""
-
-    def ticks() -> tuple[int, int]:
-        parts = [int(part) for part in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-        return sum(parts), parts[3] + parts[4]
-
-    try:
-        before = ticks()
-        time.sleep(seconds)
-        after = ticks()
-    except OSError:
-        return 0.0
-    return 1 - (after[1] - before[1]) / max(1, after[0] - before[0])
-
-
-def version(name: str) -> str:
-    """The installed version, or 'absent'."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
 
 
 def spread(values: list[float], digits: int = 2) -> str:

@@ -47,6 +47,7 @@ from sciml import checks
 from sciml.domains.pixels import Pixels
 from sciml.forward import radon
 from sciml.forward.radon import FourierSlice, Radon, RayDriven
+from tests.benchmark._side_by_side import version, wait_for_idle
 from tests.forward import ellipses
 
 N, VIEWS, BATCH = 256, 180, 8
@@ -191,30 +192,12 @@ def read_bandwidth() -> float:
     return a.nbytes / best
 
 
-def busy(seconds: float = 0.1) -> float:
-    """The share of the machine that others use; zero where it cannot be read."""
-
-    def ticks() -> tuple[int, int]:
-        parts = [int(part) for part in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-        return sum(parts), parts[3] + parts[4]
-
-    try:
-        before = ticks()
-        time.sleep(seconds)
-        after = ticks()
-    except OSError:
-        return 0.0
-    return 1 - (after[1] - before[1]) / max(1, after[0] - before[0])
-
-
 def measure(contestants: list[Contestant], repetitions: int, patience: float) -> list[float]:
     """Fill in the seconds, methods in turn; returns what others used of the machine before each measurement."""
     shares = []
     for repetition in range(repetitions + 1):
         for one in contestants:
-            end = time.perf_counter() + patience
-            while (share := busy()) > 0.1 and time.perf_counter() < end:
-                time.sleep(0.2)
+            share = wait_for_idle(patience)
             for name, work in (("forward", one.forward), ("adjoint", one.adjoint)):
                 work()  # caches hold its own data, as in an iteration
                 begin, used = time.perf_counter(), time.process_time()
@@ -332,14 +315,6 @@ def table(contestants: list[Contestant], speed: float) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
-
-
-def version(name: str) -> str:
-    """The installed version, or 'absent'."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
 
 
 def main(arguments: list[str] | None = None) -> None:
