@@ -107,7 +107,8 @@ class MgNO(nn.Module):
     - ``coordinates``: append the position, scaled to (-1, 1), to the input.
     - ``seed``: of the first weights; torch's global generator is not touched. ``settings`` holds all arguments.
 
-    With one channel, ``residual`` and the stencils of a discretised equation a V-cycle is that of `sciml.solvers.Multigrid`, to rounding.
+    With one channel, ``residual`` and the stencils of a discretised equation a V-cycle is one cycle of `sciml.solvers.Multigrid` on the same grids, to
+    rounding, when it goes down to one point per axis (two on periodic and reflected axes); the solver stops earlier, with a dense inverse.
 
     Raises InputError for impossible settings, or an input with other channels or dimension. *Fails when* the coarsest level does not see the whole domain: take
     ``log2(n) - 2`` levels or more.

@@ -77,6 +77,11 @@ def test_learns_is_saved_and_solves(make: Callable[[int, str], nn.Module], tmp_p
     assert type(again.network) is type(fitted.network) and again.network.settings == fitted.network.settings
     x = torch.randn(2, 1, 31, 31)
     assert torch.equal(again.evaluate(x), fitted.evaluate(x))
+    settings: dict[str, Any] = {"epochs": 4, "batch_size": 6, "learning_rate": 1e-2}
+    twice = fit(
+        make(2, "interior"), data, inputs="coefficient", targets="u", out=tmp_path, **settings
+    )  # nothing left to do
+    assert twice.history == fitted.history and torch.equal(twice.evaluate(x), fitted.evaluate(x))
     problem = sciml.problem("darcy", n=31, batch=2, dtype=torch.float32)
     solver = Trained(again)
     assert solver.accepts(problem) is None
