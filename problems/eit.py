@@ -10,7 +10,7 @@ neighbours. The noise is white with the standard deviation ``noise |V| + 0.02 no
 
 With ``data``, a measurement as the readers give it (``voltage``, ``current_pattern``, ``voltage_pattern``) or its file, and ``reference``, the same tank
 without inclusions: the reference gives the conductivity of the background and a contact impedance (least squares, after the offset that every
-voltage channel has in common over all injections is taken out), and the voltages that are fitted are ``V(background) + data - reference``, in which what the
+voltage channel has in common over all injections is taken out; a tenth of it counts as noise), and the voltages that are fitted are ``V(background) + data - reference``, in which what the
 model gets wrong about the tank cancels. Voltages that are not numbers in either are left out. ``noise`` then stands for the model's errors too. ``radius`` (in the
 unit of the mesh), ``first`` (angle of the first electrode, counterclockwise from the x axis) and ``coverage`` are needed where the file does not tell them.
 With currents in mA the conductivity is in mS, of a layer as thick as the tank is deep.
@@ -40,6 +40,7 @@ from sciml.solvers import Discrepancy, GaussNewton, PrimalDual, PrimalDualNewton
 CONTACT = 0.02  # of the simulated electrodes, in units of radius over conductivity
 NOISE = (0.005, 0.025)  # simulated, measured
 FLOOR = 0.02
+DRIFT = 0.1  # of the offset of a voltage channel, from one measurement to the next
 
 
 def problem(
@@ -191,10 +192,10 @@ def measured(
     seen = torch.isfinite(y) & torch.isfinite(y0)
     if not bool(seen.any()):
         raise InputError("no voltage is a number in both data and reference; nothing is left to reconstruct from")
-    background, contact = calibrated(y0, size, nodes, count, coverage, first, currents, voltages)
+    background, contact, offset = calibrated(y0, size, nodes, count, coverage, first, currents, voltages)
     forward = model(size, nodes, count, coverage, first, contact, background, currents, voltages, dtype)
     empty = forward(forward.space.zeros())[0, 0].to(torch.float64)
-    sigma = deviation(empty, NOISE[1] if noise is None else noise)
+    sigma = deviation(empty, NOISE[1] if noise is None else noise) + DRIFT * offset.abs()
     fitted = torch.where(seen, y - y0 + empty, torch.zeros_like(y))
     law = GaussianNoise(sigma.to(dtype)[None, None], None if bool(seen.all()) else seen[None, None])
     name = str(data.attrs.get("source", "eit"))
@@ -222,8 +223,8 @@ def read(data: Any, what: str) -> tuple[Tensor, Tensor, Tensor]:
 
 def calibrated(
     y: Tensor, radius: float, nodes: int, count: int, coverage: float, first: float, currents: Tensor, voltages: Tensor
-) -> tuple[float, float]:
-    """Conductivity and contact impedance of the empty tank: least squares, each voltage channel with an offset of its own.
+) -> tuple[float, float, Tensor]:
+    """Conductivity and contact impedance of the empty tank, and the offsets of the channels: least squares, each voltage channel with an offset of its own.
 
     Voltages of conductivity ``s`` and impedance ``z`` are those of 1 and ``z s`` over ``s``: a search over ``z s`` alone, by golden section.
     """
@@ -238,9 +239,12 @@ def calibrated(
 
     wanted = centred(y)
 
-    def fit(logarithm: float) -> tuple[float, float]:
+    def voltage(logarithm: float) -> Tensor:
         plates = CompleteElectrodes(radius * 10**logarithm)
-        v = centred(Impedance(mesh, plates, currents, voltages, image=Spread(mesh, mesh.elements.space()))(ones)[0, 0])
+        return Impedance(mesh, plates, currents, voltages, image=Spread(mesh, mesh.elements.space()))(ones)[0, 0]
+
+    def fit(logarithm: float) -> tuple[float, float]:
+        v = centred(voltage(logarithm))
         over = float((v * wanted).sum() / v.square().sum())
         return float((over * v - wanted).square().sum()), over
 
@@ -254,7 +258,8 @@ def calibrated(
         raise InputError(
             "the reference does not look like currents through a tank: its voltages have the wrong sign; turn the sign of one"
         )
-    return 1 / over, radius * 10**best * over
+    rest = torch.where(seen, y - over * voltage(best), torch.zeros_like(y)).sum(0) / number
+    return 1 / over, radius * 10**best * over, rest
 
 
 def inclusions(draws: torch.Generator) -> list[tuple[float, ...]]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sciml.discretise.triangles import TriangleElements
 from sciml.domains.errors import InputError
 from sciml.domains.mesh import Mesh
 from sciml.forward._blocks import Factor, factored
@@ -22,16 +23,17 @@ MOST = 60_000_000  # entries of the factors that are held at a time
 class System:
     """The pattern of ``A`` on a mesh with electrodes; ``values`` are its lower entries in the order of the pattern."""
 
-    def __init__(self, mesh: Mesh, wiring: Wiring) -> None:
+    def __init__(self, mesh: Mesh, elements: TriangleElements, wiring: Wiring) -> None:
         import numpy as np
         from scipy.sparse import coo_array, csr_array
         from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 
-        count, triangles = wiring.count, wiring.unknowns[mesh.triangles]
-        table = mesh.gradients()
-        local = torch.einsum("mid,mjd->mij", table, table) * mesh.areas().reshape(-1, 1, 1)
-        rows = torch.cat((triangles.unsqueeze(2).expand(-1, 3, 3).reshape(-1), wiring.rows)).numpy()
-        columns = torch.cat((triangles.unsqueeze(1).expand(-1, 3, 3).reshape(-1), wiring.columns)).numpy()
+        count, own = wiring.count, wiring.unknowns[elements.unknowns(mesh)]
+        slopes, weights = elements.slopes(mesh)
+        local = torch.einsum("mqid,mqjd,mq->mij", slopes, slopes, weights)
+        m, k = own.shape
+        rows = torch.cat((own.unsqueeze(2).expand(-1, k, k).reshape(-1), wiring.rows)).numpy()
+        columns = torch.cat((own.unsqueeze(1).expand(-1, k, k).reshape(-1), wiring.columns)).numpy()
         graph = csr_array((np.ones(len(rows)), (rows, columns)), shape=(count, count))
         if connected_components(graph, directed=False)[0] > 1:
             raise InputError("the mesh falls into several parts; a current could not pass between them")
@@ -46,10 +48,9 @@ class System:
         keys, slot = np.unique(j[kept] * self.size + i[kept], return_inverse=True)
         self.rows, self.columns = keys % self.size, keys // self.size
         entries = np.concatenate((local.reshape(-1).numpy(), wiring.values.numpy()))[kept]
-        elements = len(triangles)
-        source = np.concatenate((np.repeat(np.arange(elements), 9), elements + wiring.electrode.numpy()))[kept]
+        source = np.concatenate((np.repeat(np.arange(m), k * k), m + wiring.electrode.numpy()))[kept]
         self.electrodes = wiring.load.shape[1]
-        width = elements + self.electrodes
+        width = m + self.electrodes
         made = coo_array((entries, (slot.reshape(-1), source)), shape=(len(keys), width)).tocsr()
         self.table, self.turned = made, made.T.tocsr()
         self.band = max(1, int((self.rows - self.columns).max()))
@@ -62,11 +63,12 @@ class System:
         mean = wiring.load.mean(1, keepdim=True)
         load[self.place[self.place >= 0]] = (wiring.load - mean)[self.place >= 0]
         self.load = load
-        rows = np.repeat(np.arange(2 * elements), 3)
-        steep = (table * mesh.areas().sqrt().reshape(-1, 1, 1)).mT.reshape(-1).numpy()
-        corners = place[triangles.unsqueeze(1).expand(-1, 2, 3).reshape(-1).numpy()]
+        self.each = 2 * slopes.shape[1]  # numbers that make up the slope on an element
+        rows = np.repeat(np.arange(m * self.each), k)
+        steep = (slopes * weights.sqrt()[..., None, None]).mT.reshape(-1).numpy()
+        corners = place[own.unsqueeze(1).expand(-1, self.each, k).reshape(-1).numpy()]
         inside = corners >= 0
-        tilt = coo_array((steep[inside], (rows[inside], corners[inside])), shape=(2 * elements, self.size))
+        tilt = coo_array((steep[inside], (rows[inside], corners[inside])), shape=(m * self.each, self.size))
         self.tilt = tilt.tocsr()
 
     def values(self, sigma: Tensor, admittance: Tensor | None) -> Tensor:
@@ -108,7 +110,7 @@ class System:
         return found
 
     def slopes(self, x: Tensor) -> Tensor:
-        """Gradients of the potentials on the elements, times the root of the area: ``(batch, 2 elements, electrodes)``."""
+        """Gradients of the potentials on the elements, times the roots of the weights: ``(batch, each * elements, electrodes)``."""
         if torch.is_grad_enabled() and x.requires_grad:
             found: Tensor = Rows.apply(x.mT, self.tilt, self.tilt.T.tocsr())  # type: ignore[no-untyped-call]
             return found.mT

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sciml.discretise.triangles import TriangleElements
 from sciml.domains.errors import InputError
 from sciml.domains.mesh import Mesh
 
@@ -28,7 +29,7 @@ __all__ = ["CompleteElectrodes", "Electrodes", "GapElectrodes", "PointElectrodes
 
 @dataclass(frozen=True, eq=False)
 class Wiring:
-    """What a model adds to the finite elements: the unknown of every node, ``(n,)`` of ``count``; entries of the matrix that are multiplied by
+    """What a model adds to the finite elements: the unknown of every one of theirs, ``(n,)`` of ``count``; entries of the matrix that are multiplied by
     ``1 / z`` of an electrode; and the load of one unit of current into every electrode, ``(count, electrodes)``, whose transpose reads potentials."""
 
     unknowns: Tensor
@@ -46,7 +47,7 @@ class Electrodes(ABC):
     sides: tuple[str, ...]
 
     @abstractmethod
-    def wiring(self, mesh: Mesh) -> Wiring:
+    def wiring(self, mesh: Mesh, elements: TriangleElements) -> Wiring:
         """The model on a mesh."""
 
     def impedances(self) -> Tensor | None:
@@ -120,24 +121,27 @@ class CompleteElectrodes(Electrodes):
                 f"{name!r}: a contact impedance is {float(z.min()):.3g}; it must be positive and finite (ShuntElectrodes is the limit of none)"
             )
 
-    def wiring(self, mesh: Mesh) -> Wiring:
+    def wiring(self, mesh: Mesh, elements: TriangleElements) -> Wiring:
         """One unknown per electrode beside the nodes; the edges of an electrode give ``(u - U)^2 / z`` integrated over it."""
-        names, n = self.names(mesh), len(mesh.nodes)
+        names, n = self.names(mesh), elements.count(mesh)
         _apart(mesh, names)
+        local, sums = elements.mass, elements.mass.sum(1)
         rows, columns, plates, values = [], [], [], []
         for plate, name in enumerate(names):
             edges = mesh.side(name)
-            h = mesh.lengths(edges)
-            a, b = edges.unbind(1)
-            own = torch.full_like(a, n + plate)
+            h, own = mesh.lengths(edges), elements.along(mesh, edges)
+            k = own.shape[1]
+            mine = torch.full_like(own, n + plate)
             for row, column, share in (
-                (a, a, h / 3), (b, b, h / 3), (a, b, h / 6), (b, a, h / 6), (own, own, h),
-                (a, own, -h / 2), (own, a, -h / 2), (b, own, -h / 2), (own, b, -h / 2),
-            ):  # fmt: skip
-                rows.append(row)
-                columns.append(column)
-                values.append(share)
-                plates.append(torch.full_like(row, plate))
+                (own.unsqueeze(2).expand(-1, k, k), own.unsqueeze(1).expand(-1, k, k), h.reshape(-1, 1, 1) * local),
+                (own, mine, -h.unsqueeze(1) * sums),
+                (mine, own, -h.unsqueeze(1) * sums),
+                (mine[:, 0], mine[:, 0], h),
+            ):
+                rows.append(row.reshape(-1))
+                columns.append(column.reshape(-1))
+                values.append(share.reshape(-1))
+                plates.append(torch.full_like(rows[-1], plate))
         load = torch.zeros((n + len(names), len(names)), dtype=torch.float64)
         load[n:] = torch.eye(len(names), dtype=torch.float64)
         tied = torch.cat(rows), torch.cat(columns), torch.cat(plates), torch.cat(values)
@@ -150,13 +154,13 @@ class ShuntElectrodes(Electrodes):
 
     sides: tuple[str, ...] = ()
 
-    def wiring(self, mesh: Mesh) -> Wiring:
+    def wiring(self, mesh: Mesh, elements: TriangleElements) -> Wiring:
         """The nodes of an electrode are one unknown."""
-        names, n = self.names(mesh), len(mesh.nodes)
+        names, n = self.names(mesh), elements.count(mesh)
         _apart(mesh, names)
         head = torch.arange(n)
         for name in names:
-            nodes = torch.unique(mesh.side(name))
+            nodes = torch.unique(elements.along(mesh, mesh.side(name)))
             head[nodes] = nodes[0]
         kept, unknowns = torch.unique(head, return_inverse=True)
         load = torch.zeros((len(kept), len(names)), dtype=torch.float64)
@@ -171,15 +175,15 @@ class GapElectrodes(Electrodes):
 
     sides: tuple[str, ...] = ()
 
-    def wiring(self, mesh: Mesh) -> Wiring:
+    def wiring(self, mesh: Mesh, elements: TriangleElements) -> Wiring:
         """Loads integrated over the edges."""
-        names, n = self.names(mesh), len(mesh.nodes)
+        names, n = self.names(mesh), elements.count(mesh)
         load = torch.zeros((n, len(names)), dtype=torch.float64)
         for plate, name in enumerate(names):
             edges = mesh.side(name)
-            half = mesh.lengths(edges) / 2
-            half = half / (2 * half.sum())
-            load[:, plate].index_add_(0, edges[:, 0], half).index_add_(0, edges[:, 1], half)
+            h = mesh.lengths(edges)
+            share = (h / h.sum()).unsqueeze(1) * elements.mass.sum(1)
+            load[:, plate].index_add_(0, elements.along(mesh, edges).reshape(-1), share.reshape(-1))
         return _plain(torch.arange(n), n, load)
 
 
@@ -198,9 +202,9 @@ class PointElectrodes(Electrodes):
         """Numbers as names, where nodes are given."""
         return tuple(f"node_{i}" for i in self.nodes) if self.nodes else super().names(mesh)
 
-    def wiring(self, mesh: Mesh) -> Wiring:
+    def wiring(self, mesh: Mesh, elements: TriangleElements) -> Wiring:
         """Loads at single nodes."""
-        n = len(mesh.nodes)
+        n, count = len(mesh.nodes), elements.count(mesh)
         places = list(self.nodes)
         for name in () if self.nodes else self.names(mesh):
             nodes = torch.unique(mesh.side(name))
@@ -208,9 +212,9 @@ class PointElectrodes(Electrodes):
             places.append(int(nodes[away.argmin()]))
         if len(set(places)) != len(places) or not all(0 <= i < n for i in places):
             raise InputError(f"point electrodes stand at {len(places)} different nodes out of {n}, not at {places}")
-        load = torch.zeros((n, len(places)), dtype=torch.float64)
+        load = torch.zeros((count, len(places)), dtype=torch.float64)
         load[torch.tensor(places), torch.arange(len(places))] = 1.0
-        return _plain(torch.arange(n), n, load)
+        return _plain(torch.arange(count), count, load)
 
 
 def example() -> CompleteElectrodes:

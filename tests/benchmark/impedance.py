@@ -33,6 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sciml.discretise import LinearElements
 from sciml.domains import Mesh, disc
 from sciml.forward import CompleteElectrodes, Impedance, PointElectrodes, Spread, adjacent
 
@@ -155,7 +156,7 @@ def case(name: str, nodes: int, electrodes: int, most: int, repetitions: int) ->
     sigma = conductivity(mesh)
     currents = adjacent(electrodes) if name == "small" else patterns(electrodes, 76)
     places = PointElectrodes()
-    wiring = places.wiring(mesh)
+    wiring = places.wiring(mesh, LinearElements())
     points = model(mesh, places, currents)
     complete = model(mesh, CompleteElectrodes(0.01), currents)
     single = model(mesh, CompleteElectrodes(0.01), currents, torch.float32)
@@ -176,7 +177,9 @@ def case(name: str, nodes: int, electrodes: int, most: int, repetitions: int) ->
         pass
     found = timed(runs, repetitions)
     if peer is not None:
-        off = peer.difference(points.resistances(points.potentials(sigma))[0], peer.forward.solve_eit(sigma.reshape(-1).numpy()))
+        off = peer.difference(
+            points.resistances(points.potentials(sigma))[0], peer.forward.solve_eit(sigma.reshape(-1).numpy())
+        )
     several = sigma * (1 + 0.1 * torch.arange(16, dtype=torch.float64)).reshape(-1, 1, 1)
     weights = torch.ones(16, *complete.codomain.shape, dtype=torch.float64)
 
