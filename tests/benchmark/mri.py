@@ -48,7 +48,7 @@ from sciml.solvers import LeastSquares, ProximalGradient
 
 WEIGHTS = {"ridge": (0.01, 0.1), "wavelet": (0.01, 0.05), "all": (0.01, 0.05)}
 LEVELS, FAMILY = 4, Daubechies(4)
-STEPS = (10, 15, 20, 30, 45, 70, 100)
+STEPS = (7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 20, 25, 30, 45, 70, 100)
 TOLERANCE = 1e-3
 
 
@@ -144,7 +144,7 @@ class Scan:
 
     def objective(self, kind: str, weight: float, image: Any) -> float:
         """In double precision."""
-        x = torch.as_tensor(np.array(image)).reshape(1, 1, *self.maps.shape[1:]).to(torch.complex128)
+        x = torch.as_tensor(np.asarray(image).copy()).reshape(1, 1, *self.maps.shape[1:]).to(torch.complex128)
         exact = Fourier(self.forward.pixels, self.maps.to(torch.complex128), self.forward.mask)
         rest = exact(x) - self.data.to(torch.complex128)
         return float(total(rest.abs().square()) / 2 + weight * self.prior(kind).energy(x))

@@ -34,7 +34,7 @@ from sciml.forward import Cosine, Hamming, Hann, RamLak, SheppLogan
 from sciml.metrics import psnr, ssim
 from sciml.priors import TotalVariation, Wavelet
 from sciml.samplers import DecomposedDiffusion
-from sciml.solvers import ADMM, Discrepancy, FilteredBackprojection, PlugAndPlay, PrimalDual, ProximalGradient
+from sciml.solvers import ADMM, Discrepancy, FilteredBackprojection, PlugAndPlay, PrimalDual
 
 WINDOWS = [
     kind(cutoff) for kind in (RamLak, SheppLogan, Cosine, Hamming, Hann) for cutoff in (1.0, 0.7, 0.5, 0.35, 0.25)
@@ -138,7 +138,7 @@ def tooth(data: Path, n: int, pictures: Path | None) -> list[Row]:
     # The network was trained on images of about one unit: the largest attenuation, from a formula, is taken for one.
     scale = float(few.forward.backproject_filtered(few.data, Hann(0.5)).quantile(0.995))
     learned = sciml.pretrained("lpn-ellipses").scaled(scale)
-    add("learned proximal network", few.with_prior(learned), Discrepancy(ProximalGradient()))
+    add("learned proximal network", few.with_prior(learned, 1 / (0.03 * scale) ** 2), ADMM(max_steps=60))
     if pictures is not None:
         show.compare([s for _, s in shown], pictures / "tooth.png", names=[n for n, _ in shown])
     return rows

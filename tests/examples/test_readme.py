@@ -31,6 +31,10 @@ SHRUNK = {
     'count=100, out="movies.h5", n=256': 'count=4, out="movies.h5", n=64',
     'sciml.problem("burgers", n=256, times': 'sciml.problem("burgers", n=64, times',
     "FNO(dim=1)": "FNO(dim=1, modes=6, width=8)",
+    "steps=49, samples=16": "steps=2, samples=3",
+    "cases=64": "cases=2",
+    'sciml.problem("mri", n=64)': 'sciml.problem("mri", n=24, coils=3)',
+    'sciml.problem("eit", electrodes=16)': 'sciml.problem("eit", electrodes=8, nodes=150)',
     "Discrepancy(ProximalGradient())": "Discrepancy(ProximalGradient(max_steps=2), rounds=1)",
 }
 
