@@ -68,7 +68,7 @@ check: $(READY) $(TOOLS)
 
 bench: $(READY) $(PEERS)
 	@mkdir -p build/bench
-	@for file in tests/benchmark/[!_]*.py; do \
+	@for file in $(filter-out %/networks.py,$(wildcard tests/benchmark/[!_]*.py)); do \
 	  name=$$(basename $$file .py); echo "== $$name"; \
 	  PYTHONPATH=. $(PYTHON) -m tests.benchmark.$$name --out build/bench/$$name.md; \
 	done
