@@ -200,6 +200,7 @@ class Mesh:
         where = torch.as_tensor(points).detach().to("cpu", torch.float64).reshape(-1, 2)
         corners, slopes = self.corners(), self.gradients()
         tree = cKDTree(corners.mean(1).numpy())
+        reach = float((corners - corners.mean(1, keepdim=True)).square().sum(2).max().sqrt())
         found = torch.full((len(where),), -1, dtype=torch.int64)
         shares = torch.zeros((len(where), 3), dtype=torch.float64)
         left = torch.arange(len(where))
@@ -207,7 +208,8 @@ class Mesh:
             if not len(left) or many > 8 * len(corners):
                 break
             count = min(many, len(corners))
-            near = torch.from_numpy(np.asarray(tree.query(where[left].numpy(), count)[1]).reshape(len(left), count))
+            apart, index = (np.asarray(t).reshape(len(left), count) for t in tree.query(where[left].numpy(), count))
+            near = torch.from_numpy(index)
             away = where[left].unsqueeze(1) - corners[near].mean(2)
             inside = 1 / 3 + torch.einsum("kjd,kjcd->kjc", away, slopes[near])
             best = inside.amin(2).argmax(1)
@@ -215,7 +217,8 @@ class Mesh:
             good = inside[rows, best].amin(1) >= -1e-10
             found[left[good]] = near[rows, best][good]
             shares[left[good]] = inside[rows, best][good]
-            left = left[~good]
+            # Beyond the reach of the largest triangle there is no other candidate.
+            left = left[~good & torch.from_numpy(apart[:, -1] <= reach)]
         return found, shares
 
     def interpolation(self, points: Tensor) -> Any:

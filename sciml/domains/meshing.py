@@ -2,7 +2,8 @@
 
 The outline is cut where sides begin and end, so that electrodes end at nodes, and sampled more densely there: at the ends of an
 electrode the spacing is ``edge`` times the length of an electrode or gap, because the current density has a singularity there. Into the domain the size
-grows by ``growth`` per unit of distance up to one that gives about ``nodes`` nodes. Points start at the centres of squares, halved where
+grows by ``growth`` per unit of distance up to one that gives about ``nodes`` nodes; where the ends of electrodes alone
+would take more, they are graded less. Points start at the centres of squares, halved where
 triangles are to be small, and are moved by repulsive springs between neighbours (Persson and Strang, SIAM Rev. 46, 2004,
 doi 10.1137/S0036144503429121, with all points of the outline held fixed). The same arguments give the same mesh.
 
@@ -132,7 +133,7 @@ def _mesh(
         )
     inner = np.zeros((0, 2)) if through is None else np.asarray(torch.as_tensor(through).cpu(), dtype=float)
     pieces = _pieces(outline, electrodes, coverage, first)
-    size = _size_for(outline, pieces, nodes, edge, growth, inner)
+    size, edge = _size_for(outline, pieces, nodes, edge, growth, inner)
     points, labels = _sampled(outline, pieces, size, edge)
     count = len(points)
     law = _Sizes(np.concatenate((points, inner)), _spacings(points, inner, size), size, growth)
@@ -242,24 +243,26 @@ class _Sizes:
 
 def _size_for(
     outline: Outline, pieces: list[tuple[str, float, float]], nodes: int, edge: float, growth: float, inner: Array
-) -> float:
-    """The largest size of triangles at which the integral of the density gives the number of nodes."""
+) -> tuple[float, float]:
+    """The largest size of triangles at which there are as many points as wanted, and the grading at which that is possible: coarser than asked for,
+    where the ends of electrodes alone would take more."""
     import numpy as np
 
-    def count(size: float) -> int:
+    def count(size: float, edge: float) -> int:
         points, _ = _sampled(outline, pieces, size, edge)
         law = _Sizes(np.concatenate((points, inner)), _spacings(points, inner, size), size, growth)
         return len(_started(outline, law)) + len(points) + len(inner)
 
-    size = math.sqrt(outline.area / nodes / LIKE_HEXAGONS)
+    most = 0.25 * math.sqrt(outline.area)
+    while edge < 1 and count(most, edge) > nodes:
+        edge = min(1.0, 2 * edge)
+    size = min(most, math.sqrt(outline.area / nodes / LIKE_HEXAGONS))
     for _ in range(12):
-        found = count(size)
+        found = count(size, edge)
         if abs(found - nodes) <= 0.02 * nodes:
             break
-        size *= min(max((found / nodes) ** 0.7, 0.5), 2.0)
-        if size > 0.5 * math.sqrt(outline.area):
-            break
-    return size
+        size = min(most, size * min(max((found / nodes) ** 0.7, 0.5), 2.0))
+    return size, edge
 
 
 def _started(outline: Outline, law: _Sizes) -> Array:

@@ -1,0 +1,132 @@
+"""Meshes: what generators make, quadrature, interpolation, pictures, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from sciml.domains import InputError, Mesh, disc, polygon, rectangle
+
+L_SHAPE = [(0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2)]
+SQUARE = torch.tensor([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
+TWO = torch.tensor([(0, 1, 2), (0, 2, 3)])
+
+
+def meshes() -> dict[str, tuple[Mesh, float]]:
+    return {
+        "disc": (disc(0.5, nodes=300, electrodes=8), math.pi / 4),
+        "rectangle": (rectangle((2.0, 0.7), nodes=300, electrodes=6), 1.4),
+        "polygon": (polygon(L_SHAPE, nodes=300), 3.0),
+    }
+
+
+MADE = meshes()
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_triangles_fill_the_domain_and_are_good(name: str) -> None:
+    mesh, area = MADE[name]
+    short = 0.01 if name == "disc" else 1e-12  # a polygon inscribed in a circle
+    assert float(mesh.areas().sum()) == pytest.approx(area, rel=short)
+    assert float(mesh.volumes().sum()) == pytest.approx(float(mesh.areas().sum()), rel=1e-12)
+    assert float(mesh.quality().min()) > 0.4 and float(mesh.quality().mean()) > 0.9
+    assert 200 < len(mesh.nodes) < 500
+    covered = sum(len(edges) for edges in mesh.sides.values())
+    assert covered == len(mesh.boundary())  # every edge of the boundary belongs to one side
+    # Euler: nodes - edges + triangles = 1
+    edges = len(mesh.inner_edges()[0]) + len(mesh.boundary())
+    assert len(mesh.nodes) - edges + len(mesh.triangles) == 1
+
+
+def test_electrodes_are_alike_and_where_they_were_asked_for() -> None:
+    mesh = disc(2.0, nodes=900, electrodes=6, coverage=0.3, first=0.7)
+    for i in range(6):
+        edges = mesh.side(f"electrode_{i}")
+        assert float(mesh.lengths(edges).sum()) == pytest.approx(0.3 * 4 * math.pi / 6, rel=0.01)
+        middle = mesh.nodes[torch.unique(edges)].mean(0)
+        angle = 0.7 + i * math.pi / 3
+        along = middle / middle.norm()
+        assert torch.allclose(along, torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64), atol=1e-6)
+    lengths = mesh.lengths(mesh.side("electrode_0"))
+    assert float(lengths[0]) < 0.5 * float(lengths.max())  # finer towards the ends
+
+
+def test_the_same_arguments_give_the_same_bits() -> None:
+    one, two = disc(nodes=120, electrodes=4), disc(nodes=120, electrodes=4)
+    assert torch.equal(one.nodes, two.nodes) and torch.equal(one.triangles, two.triangles)
+
+
+def test_points_inside_become_nodes() -> None:
+    angles = torch.arange(24, dtype=torch.float64) * 2 * math.pi / 24
+    ring = 0.5 * torch.stack((angles.cos(), angles.sin()), 1)
+    mesh = disc(nodes=300, through=ring)
+    assert float((mesh.nodes.unsqueeze(0) - ring.unsqueeze(1)).square().sum(2).amin(1).max()) == 0
+    x, y = mesh.elements.points()
+    inside = x.square() + y.square() < 0.25 * math.cos(math.pi / 24) ** 2
+    polygon_area = 12 * 0.25 * math.sin(2 * math.pi / 24)
+    assert float(mesh.areas()[inside].sum()) == pytest.approx(polygon_area, rel=1e-9)  # edges join them
+
+
+@pytest.mark.parametrize("degree", [1, 2, 4])
+def test_quadrature_is_exact_to_its_degree(degree: int) -> None:
+    mesh = rectangle((2.0, 0.7), nodes=30)
+
+    def integral(power: int) -> float:
+        points, weights = mesh.quadrature(degree)
+        return float((points[..., 0] ** power * weights).sum())
+
+    for power in range(degree + 1):
+        assert integral(power) == pytest.approx(0.7 * 2.0 ** (power + 1) / (power + 1), rel=1e-12)
+    assert integral(degree + 2) != pytest.approx(0.7 * 2.0 ** (degree + 3) / (degree + 3), rel=1e-9)
+
+
+def test_interpolation_is_exact_for_linear_fields() -> None:
+    mesh, _ = MADE["polygon"]
+    x, y = mesh.points()
+    points = torch.rand(200, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = torch.from_numpy(mesh.interpolation(points) @ (1 + 2 * x - 3 * y).numpy())
+    assert torch.allclose(found, 1 + 2 * points[:, 0] - 3 * points[:, 1], atol=1e-12)
+    bent = torch.from_numpy(mesh.interpolation(points) @ x.square().numpy())
+    assert not torch.allclose(bent, points[:, 0].square(), atol=1e-6)
+    assert (mesh.locate(torch.tensor([[1.5, 1.5], [0.5, 0.5]]))[0] < 0).tolist() == [True, False]
+
+
+def test_a_picture_has_the_body_and_nothing_around_it() -> None:
+    mesh, _ = MADE["polygon"]
+    x, _ = mesh.points()
+    picture, (across, _) = mesh.picture(x.reshape(1, 1, -1), 40)
+    assert picture.shape == (1, 1, 40, 40)
+    assert float(torch.isfinite(picture).to(torch.float64).mean()) == pytest.approx(0.75, abs=0.02)
+    seen = torch.isfinite(picture[0, 0])
+    assert torch.allclose(picture[0, 0][seen], across.unsqueeze(1).expand(40, 40)[seen], atol=1e-12)
+    flat, _ = mesh.elements.picture(torch.ones(1, 1, len(mesh.triangles), dtype=torch.float64), 40)
+    assert torch.equal(torch.isfinite(flat), torch.isfinite(picture))
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "inverted": (lambda: Mesh(SQUARE, torch.tensor([(0, 2, 1), (0, 2, 3)])), "inverted.*counterclockwise"),
+    "degenerate": (lambda: Mesh(torch.tensor([(0.0, 0), (1, 0), (2, 0)]), torch.tensor([(0, 1, 2)])), "degenerate"),
+    "alone": (lambda: Mesh(SQUARE, TWO[:1]), "node 3 .* no triangle"),
+    "unknown": (lambda: Mesh(SQUARE, TWO + 1), "there are 4 nodes"),
+    "not finite": (lambda: Mesh(SQUARE * torch.nan, TWO), "not finite"),
+    "inner side": (lambda: Mesh(SQUARE, TWO, {"plate": torch.tensor([(0, 2)])}), "'plate'.*not on the boundary"),
+    "empty side": (lambda: Mesh(SQUARE, TWO, {"plate": torch.zeros(0, 2)}), "'plate'.*no edge"),
+    "shape": (lambda: Mesh(SQUARE.T, TWO), r"nodes \(n, 2\)"),
+    "no name": (lambda: Mesh(SQUARE, TWO).side("plate"), "no side 'plate'"),
+    "radius": (lambda: disc(-1.0), "radius"),
+    "coverage": (lambda: disc(electrodes=4, coverage=1.5), "coverage"),
+    "corners": (lambda: polygon([(0, 0), (1, 1)]), "three corners"),
+    "no area": (lambda: polygon([(0, 0), (1, 1), (2, 2)]), "no area"),
+    "degree": (lambda: Mesh(SQUARE, TWO).quadrature(3), "degree"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence(name: str) -> None:
+    make, sentence = BAD[name]
+    with pytest.raises(InputError, match=sentence) as error:
+        make()
+    assert "\n" not in str(error.value)
