@@ -50,7 +50,7 @@ def problem(
     electrodes: int = 16,
     nodes: int = 1200,
     noise: float | None = None,
-    weight: float | None = 14.0,
+    weight: float | None = 10.0,
     radius: float | None = None,
     first: float | None = None,
     coverage: float = 0.5,
@@ -78,7 +78,7 @@ def draw(
     electrodes: int = 16,
     nodes: int = 1200,
     noise: float | None = None,
-    weight: float | None = 14.0,
+    weight: float | None = 10.0,
     coverage: float = 0.5,
     dtype: torch.dtype = torch.float64,
 ) -> Inverse:
