@@ -158,7 +158,8 @@ class PrimalDualNewton(Iterative[Inverse[Reweighted]]):
         """The smoothing that costs at most a quarter of the gap that is asked for."""
         weight = weights(problem).to(torch.float64)
         whole = here.value + weight * problem.prior.outer(z)
-        return 0.25 * target * whole / (weight * self._measure(problem, z))
+        smoothing: Tensor = 0.25 * target * whole / (weight * self._measure(problem, z))
+        return smoothing
 
     def _direction(self, problem: Inverse[Any], here: Fit, bent: Map, g: Tensor) -> Tensor:
         n = problem.space.size
@@ -218,7 +219,8 @@ class PrimalDualNewton(Iterative[Inverse[Reweighted]]):
 
 def _within(prior: Any, w: Tensor) -> Tensor:
     """The nearest ``w`` with all lengths at most one."""
-    return w / prior.paired(w, w).sqrt().clamp_min(1.0)
+    near: Tensor = w / prior.paired(w, w).sqrt().clamp_min(1.0)
+    return near
 
 
 def _applied(apply: Map, like: Tensor) -> Tensor:
