@@ -6,7 +6,6 @@ import bisect
 import contextlib
 import math
 import os
-import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from sciml.core.noise import across
-from sciml.core.prior import Prior
 from sciml.core.probability_flow import Heun, Walk
 from sciml.domains.errors import InputError
 from sciml.domains.space import Space
 from sciml.priors._stored import load_prior, save_prior
+from sciml.priors._units import Learned
 
 __all__ = ["Diffusion", "example"]
 
 
 @dataclass(frozen=True, eq=False)
-class Diffusion(Prior):
+class Diffusion(Learned):
     r"""``D(x, sigma) = E[x0 | x0 + sigma n = x]`` by a network in the form of Karras, Aittala, Aila and Laine (arXiv:2206.00364).
 
     With ``u = (x - shift) / scale`` and ``s = sigma / scale``, where ``shift`` and ``scale`` are the mean and the standard deviation of a
@@ -72,11 +71,6 @@ class Diffusion(Prior):
         """Channels of its images."""
         return int(getattr(self.network, "settings", {}).get("channels", 1))
 
-    @property
-    def largest(self) -> float:
-        """The largest magnitude in ``range``; 1 where that is unknown."""
-        return 1.0 if self.range is None else max(abs(end) for end in self.range)
-
     def scaled(self, unit: float) -> Diffusion:
         """The prior of images whose values are ``unit`` times those of the training set."""
         span = None if self.range is None else (self.range[0] * unit, self.range[1] * unit)
@@ -85,31 +79,6 @@ class Diffusion(Prior):
         return replace(
             self, scale=self.scale * unit, shift=self.shift * unit, range=span, levels=levels, remains=remains
         )
-
-    def suits(self, size: float) -> bool:
-        """Whether images with values of about ``size`` have the units of the training set, to within a factor of 8."""
-        return self.range is None or self.largest / 8 <= size <= 8 * self.largest
-
-    def suited(self, size: float) -> Diffusion:
-        """The prior itself if it suits, else in the units in which its training images have values up to ``size``."""
-        if self.suits(size) or not math.isfinite(size) or size <= 0:
-            return self
-        unit = size / self.largest
-        warnings.warn(
-            f"the prior was learned from images with values up to {self.largest:.2g} and is used for values up to {size:.2g}; pass prior.scaled(unit) to choose the unit, here {unit:.2g}",
-            stacklevel=3,
-        )
-        return self.scaled(unit)
-
-    def fits(self, space: Space) -> str | None:
-        """Channels and number of axes must be those of the network; complex images are refused."""
-        if space.dtype.is_complex or space.complex:
-            return "the images are complex and the network is real; wrap it: MagnitudePhase(prior)"
-        settings = getattr(self.network, "settings", {})
-        channels, dim = settings.get("channels", space.shape[0]), settings.get("dim", len(space.shape) - 1)
-        if space.shape[0] != channels or len(space.shape) - 1 != dim:
-            return f"the network takes {channels} channels on {dim} axes"
-        return None
 
     def on(self, space: Space) -> Diffusion:
         """The prior for images of this space, from which it can then draw."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sciml.core.prior import Prior
 from sciml.domains.errors import InputError
 from sciml.domains.space import Space
 from sciml.priors._stored import load_prior, save_prior
+from sciml.priors._units import Learned
 
 __all__ = ["LearnedProx", "ReadOut", "example"]
 
@@ -37,7 +36,7 @@ class ReadOut:
 
 
 @dataclass(frozen=True, eq=False)
-class LearnedProx(Prior):
+class LearnedProx(Learned):
     r"""A prior ``R`` whose proximal map at step 1 is a network (Fang, Buchanan and Sulam, arXiv:2310.14344).
 
     .. math:: \mathrm{prox}_R(v) = a f((v - b) / a) + b, \qquad f = \nabla \psi,\ \psi\ \text{convex}
@@ -98,38 +97,6 @@ class LearnedProx(Prior):
         span = None if self.range is None else (self.range[0] * unit, self.range[1] * unit)
         noise = None if self.noise is None else self.noise * unit
         return replace(self, scale=self.scale * unit, shift=self.shift * unit, noise=noise, range=span)
-
-    @property
-    def largest(self) -> float:
-        """The largest magnitude in ``range``; 1 where that is unknown."""
-        return 1.0 if self.range is None else max(abs(end) for end in self.range)
-
-    def suits(self, size: float) -> bool:
-        """Whether images with values of about ``size`` have the units of the training set, to within a factor of 8."""
-        return self.range is None or self.largest / 8 <= size <= 8 * self.largest
-
-    def suited(self, size: float) -> LearnedProx:
-        """The prior itself if it suits, else in the units in which its training images have values up to ``size``."""
-        if self.suits(size) or not math.isfinite(size) or size <= 0:
-            return self
-        unit = size / self.largest
-        warnings.warn(
-            f"the prior was learned from images with values up to {self.largest:.2g} and is used for values up to {size:.2g}; pass prior.scaled(unit) to choose the unit, here {unit:.2g}",
-            stacklevel=3,
-        )
-        return self.scaled(unit)
-
-    def fits(self, space: Space) -> str | None:
-        """Channels and number of axes must be those of the network; complex images are refused."""
-        if space.dtype.is_complex:
-            return (
-                "the images are complex and the network is real; take magnitudes, or two channels of a network for them"
-            )
-        settings = getattr(self.network, "settings", {})
-        channels, dim = settings.get("channels", space.shape[0]), settings.get("dim", len(space.shape) - 1)
-        if space.shape[0] != channels or len(space.shape) - 1 != dim:
-            return f"the network takes {channels} channels on {dim} axes"
-        return None
 
     def _potential(self, u: Tensor) -> Tensor:
         """``\\psi`` of the class docstring, per member, in the units of the network."""

@@ -141,7 +141,7 @@ class Twin(GaussianPosterior):
         ("seed", independent), ("coupled", independent), ("units", unitless), ("once", draws), ("fewer", draws),
         ("first", draws), ("anything", refuses),
     ],
-    ids=str,
+    ids=lambda part: getattr(part, "__name__", part),
 )  # fmt: skip
 def test_broken_twins_are_rejected(flaw: str, promise: walk.Promise) -> None:
     assert promise(Twin(samples=8, flaw=flaw), example()[1])
