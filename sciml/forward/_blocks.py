@@ -29,12 +29,13 @@ class Factor:
     def solve(self, right: Tensor) -> Tensor:
         """``A^-1`` applied to ``(batch or 1, blocks, b, k)``; NaN for members that were not positive definite."""
         forward: list[Tensor] = []
-        for i, block in enumerate(self.diagonal):
-            rest = right[:, i].expand(len(block), -1, -1)
+        batch = len(self.good)
+        for i, (block, part) in enumerate(zip(self.diagonal, right.unbind(1), strict=True)):
+            rest = part.expand(batch, -1, -1)
             if i:
                 rest = torch.baddbmm(rest, self.below[i - 1], forward[-1], alpha=-1)
             forward.append(torch.linalg.solve_triangular(block, rest, upper=False))
-        found = torch.empty((len(self.good), *right.shape[1:]), dtype=right.dtype, device=right.device)
+        found = torch.empty((batch, *right.shape[1:]), dtype=right.dtype, device=right.device)
         last = len(self.diagonal) - 1
         for i in range(last, -1, -1):
             rest = forward[i]
@@ -50,13 +51,14 @@ def factored(blocks: Tensor) -> Factor:
     """The factor of matrices ``(number, 2, batch, b, b)``: ``[i, 0]`` is ``D_i``, of which the lower part is read, ``[i, 1]`` is ``E_i``."""
     diagonal: list[Tensor] = []
     below: list[Tensor] = []
-    good = torch.ones(blocks.shape[2], dtype=torch.bool, device=blocks.device)
-    rest = blocks[0, 0]
-    for i in range(len(blocks)):
+    failures: list[Tensor] = []
+    own, under = blocks[:, 0].unbind(0), blocks[:, 1].unbind(0)
+    rest = own[0]
+    for i in range(len(own)):
         lower, failed = torch.linalg.cholesky_ex(rest)
-        good = good & (failed == 0)
+        failures.append(failed)
         diagonal.append(lower)
-        if i + 1 < len(blocks):
-            below.append(torch.linalg.solve_triangular(lower.mT, blocks[i, 1], upper=True, left=False))
-            rest = torch.baddbmm(blocks[i + 1, 0], below[-1], below[-1].mT, alpha=-1)
-    return Factor(diagonal, below, good)
+        if i + 1 < len(own):
+            below.append(torch.linalg.solve_triangular(lower.mT, under[i], upper=True, left=False))
+            rest = torch.baddbmm(own[i + 1], below[-1], below[-1].mT, alpha=-1)
+    return Factor(diagonal, below, (torch.stack(failures) == 0).all(0))

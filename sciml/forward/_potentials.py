@@ -6,6 +6,7 @@ definite. The order of the unknowns (reverse Cuthill-McKee) and the pattern belo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from sciml.domains.mesh import Mesh
 from sciml.forward._blocks import Factor, factored
 from sciml.forward.electrodes import Wiring
 
-MOST = 60_000_000  # entries of the factors that are held at a time
+MOST = {"cpu": 4_000_000, "cuda": 500_000_000}  # entries of factors made at a time: what the caches hold, or the memory
 
 
 class System:
@@ -26,7 +27,7 @@ class System:
     def __init__(self, mesh: Mesh, elements: TriangleElements, wiring: Wiring) -> None:
         import numpy as np
         from scipy.sparse import coo_array, csr_array
-        from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
+        from scipy.sparse.csgraph import connected_components
 
         count, own = wiring.count, wiring.unknowns[elements.unknowns(mesh)]
         slopes, weights = elements.slopes(mesh)
@@ -38,8 +39,7 @@ class System:
         if connected_components(graph, directed=False)[0] > 1:
             raise InputError("the mesh falls into several parts; a current could not pass between them")
         ground = int(wiring.load[:, -1].abs().argmax())
-        order = np.asarray(reverse_cuthill_mckee(graph, symmetric_mode=True))
-        order = order[order != ground]
+        order = _ordered(graph, ground, mesh)
         place = np.full(count, -1, dtype=np.int64)
         place[order] = np.arange(len(order))
         self.place, self.size, self.count = torch.from_numpy(place), len(order), count
@@ -102,25 +102,61 @@ class System:
 
     def potentials(self, values: Tensor) -> Tensor:
         """The potential of one unit of current into every electrode (out of all, evenly), ``(batch, size, electrodes)``."""
-        load = self.load.to(values.device).unsqueeze(0)
         if not (torch.is_grad_enabled() and values.requires_grad):
-            each = max(1, MOST // (2 * self.blocks * self.band**2))
-            return torch.cat([self.solved(self.factor(part), load) for part in torch.split(values, each)])
+            return torch.cat(list(self._parts(values)))
+        load = self.load.to(values.device).unsqueeze(0)
         found: Tensor = _Solve.apply(values, load.expand(len(values), -1, -1), self, self.factor(values))  # type: ignore[no-untyped-call]
         return found
 
-    def slopes(self, x: Tensor) -> Tensor:
+    def _parts(self, values: Tensor) -> Iterator[Tensor]:
+        """The potentials of a few members at a time."""
+        load = self.load.to(values.device).unsqueeze(0)
+        most = MOST.get(values.device.type, MOST["cpu"])
+        for part in torch.split(values, max(1, most // (2 * self.blocks * self.band**2))):
+            yield self.solved(self.factor(part), load)
+
+    def slopes(self, values: Tensor) -> Tensor:
         """Gradients of the potentials on the elements, times the roots of the weights: ``(batch, each * elements, electrodes)``."""
-        if torch.is_grad_enabled() and x.requires_grad:
-            found: Tensor = Rows.apply(x.mT, self.tilt, self.tilt.T.tocsr())  # type: ignore[no-untyped-call]
+        if torch.is_grad_enabled() and values.requires_grad:
+            found: Tensor = Rows.apply(self.potentials(values).mT, self.tilt, self.tilt.T.tocsr())  # type: ignore[no-untyped-call]
             return found.mT
-        return torch.stack([torch.from_numpy(self.tilt @ one) for one in x.detach().cpu().numpy()]).to(x.device)
+        whole = values.new_empty((len(values), self.tilt.shape[0], self.electrodes))
+        member = 0
+        for part in self._parts(values):
+            for one in part.cpu().numpy():
+                whole[member] = torch.from_numpy(self.tilt @ one)
+                member += 1
+        return whole
 
     def pair(self, y: Tensor, x: Tensor) -> Tensor:
         """The derivative of ``<y, A x>`` in the lower entries, ``(batch, entries)``."""
         i, j = self.row_index.to(x.device), self.column_index.to(x.device)
         found = (y[:, i] * x[:, j]).sum(2)
         return found + torch.where(i != j, (y[:, j] * x[:, i]).sum(2), torch.zeros_like(found))
+
+
+def _ordered(graph: Any, ground: int, mesh: Mesh) -> Any:
+    """All unknowns but the grounded one, in the order of the least bandwidth: reverse Cuthill-McKee with and without the ground, or along an axis."""
+    import numpy as np
+    from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+    kept = np.delete(np.arange(graph.shape[0]), ground)
+    whole = np.asarray(reverse_cuthill_mckee(graph, symmetric_mode=True))
+    orders = [
+        whole[whole != ground],
+        kept[np.asarray(reverse_cuthill_mckee(graph[kept][:, kept], symmetric_mode=True))],
+    ]
+    if graph.shape[0] == len(mesh.nodes):
+        orders += [kept[np.argsort(mesh.nodes[kept, axis].numpy(), kind="stable")] for axis in (0, 1)]
+    rows, columns = graph.tocoo().coords
+    inner = (rows != ground) & (columns != ground)
+
+    def width(order: Any) -> int:
+        place = np.empty(graph.shape[0], dtype=np.int64)
+        place[order] = np.arange(len(order))
+        return int(np.abs(place[rows[inner]] - place[columns[inner]]).max())
+
+    return min(orders, key=width)
 
 
 class Rows(torch.autograd.Function):

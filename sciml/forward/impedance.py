@@ -34,6 +34,7 @@ from sciml.metrics import otsu
 __all__ = ["Impedance", "ImpedanceSensitivity", "adjacent", "opposite"]
 
 
+LARGE = 2_000_000  # entries of fields that no cache holds
 CHUNK = 1024  # columns of a dense matrix that are made at a time
 
 
@@ -145,12 +146,14 @@ class Impedance(ForwardModel):
             )
         return sigma
 
+    def entries(self, x: Tensor) -> Tensor:
+        """The entries of the finite elements' matrix, ``(batch, entries)``."""
+        z, sigma = self.electrodes.impedances(), self.conductivity(x)
+        return self.system.values(sigma, None if z is None else 1 / z.to(sigma))
+
     def potentials(self, x: Tensor) -> Tensor:
         """The unknowns of the finite elements for a unit of current into every electrode and out of all, ``(batch, unknowns, electrodes)``."""
-        system, z = self.system, self.electrodes.impedances()
-        sigma = self.conductivity(x)
-        admittance = None if z is None else 1 / z.to(sigma)
-        return system.potentials(system.values(sigma, admittance))
+        return self.system.potentials(self.entries(x))
 
     def resistances(self, potentials: Tensor) -> Tensor:
         """``R``: the potential of every electrode for a unit of current into every one, ``(batch, electrodes, electrodes)``."""
@@ -176,8 +179,7 @@ class Impedance(ForwardModel):
         if x.shape[-len(shape) :] != torch.Size(shape) or x.ndim > len(shape) + 1:
             raise InputError(f"linearise takes one batch, (batch, {', '.join(map(str, shape))}), not {tuple(x.shape)}")
         x = x.reshape(-1, *shape)
-        fields = self.system.slopes(self.potentials(x))
-        return ImpedanceSensitivity(self, self.chart.slope(x), fields)
+        return ImpedanceSensitivity(self, self.chart.slope(x), self.system.slopes(self.entries(x)))
 
     def kinds(self, x: Tensor, n: int = 256) -> Tensor:
         """Labels ``(batch, n, n)`` of an image or a batch of them: 0 background, 1 resistive, 2 conductive, by two thresholds of Otsu's on ``log(sigma)``.
@@ -231,7 +233,11 @@ class ImpedanceSensitivity(LinearOperator):
         """``J^T v``, the sensitivities of all elements weighted by ``v``."""
         patterns = self.forward.currents.to(self.fields), self.forward._voltages.to(self.fields)
         mixed = patterns[0] @ v.squeeze(-3).to(self.fields) @ patterns[1].mT
-        found = -((self.fields @ mixed) * self.fields).sum(-1)
+        if self.fields.numel() > LARGE and mixed.ndim == 3:  # member by member, for the caches
+            several = mixed.expand(self.batch, *mixed.shape[1:])
+            found = -torch.stack([((f @ m) * f).sum(-1) for f, m in zip(self.fields, several, strict=True)])
+        else:
+            found = -((self.fields @ mixed) * self.fields).sum(-1)
         each = found.reshape(*found.shape[:-1], -1, self.forward.system.each).sum(-1)
         back = self.forward._image.adjoint(each.unsqueeze(-2).to(v.dtype))
         return self.slope.to(v.dtype) * back

@@ -169,7 +169,11 @@ def test_a_batch_is_the_stack_of_its_members_and_factors_are_made_in_parts(monke
     x = 0.3 * draw(5, *forward.space.shape)
     together = forward(x)
     assert torch.allclose(together, torch.cat([forward(one[None]) for one in x]), rtol=1e-12)
-    monkeypatch.setattr("sciml.forward._potentials.MOST", 1)
+    monkeypatch.setattr("sciml.forward._potentials.MOST", {"cpu": 1})
+    monkeypatch.setattr("sciml.forward.impedance.LARGE", 1)
+    w = draw(5, *forward.codomain.shape, seed=1)
+    apart = torch.cat([forward.linearise(x[i : i + 1]).adjoint(w[i : i + 1]) for i in range(5)])
+    assert torch.allclose(forward.linearise(x).adjoint(w), apart, rtol=1e-10, atol=1e-14)
     assert torch.allclose(forward(x), together, rtol=1e-12)
     assert torch.equal(forward(x), forward(x))
 
