@@ -48,11 +48,11 @@ def save_nifti(path: str | os.PathLike[str], image: Tensor, spacing: Sequence[fl
         InputError: nibabel is missing, the ending is another one, the image has several channels or members, or is not finite.
     """
     place = _place(path, (".nii", ".nii.gz"))
+    values = _plain(image, spacing)
+    steps = _steps(values, spacing)
     nibabel = _library("nibabel")
     import numpy as np
 
-    values = _plain(image, spacing)
-    steps = _steps(values, spacing)
     affine = np.diag([*steps, *[1.0] * (3 - len(steps)), 1.0])
     affine[: len(steps), 3] = [-h * (n - 1) / 2 for h, n in zip(steps, values.shape, strict=True)]
     file = nibabel.Nifti1Image(values.numpy(), affine)
@@ -90,13 +90,13 @@ def save_dicom(
         raise InputError(
             f"'{place.name}' cannot hold complex numbers; write image.abs() or image.angle(), or a .nii file"
         )
-    library = _library("pydicom")
     values = _plain(image, spacing)
     if values.ndim != 2:
         raise InputError(
             f"'{place.name}' holds a plane, and the image has shape {tuple(values.shape)}; write it slice by slice"
         )
     steps = _steps(values, spacing)
+    library = _library("pydicom")
     values = values.to(torch.float64)
     low, high = float(values.min()), float(values.max())
     slope = float(f"{(high - low) / GREYS:.10g}") or 1.0  # as many digits as the format has room for

@@ -105,6 +105,7 @@ class ADMM(Iterative[Inverse[Proximable]]):
     relaxation: float = 1.0
 
     gradient: ClassVar[Gradient] = Unroll()
+    patience: ClassVar[int] = 300  # the gap of an image within bounds moves late
     citations: ClassVar[tuple[str, ...]] = (
         "@article{boyd2011, doi={10.1561/2200000016}}",
         "@article{eckstein1992, doi={10.1007/BF01581204}}",

@@ -246,3 +246,10 @@ def test_settings_are_checked() -> None:
 
 def test_the_helpers_are_what_they_say() -> None:
     assert ridge().matrix.symmetric and matrix().space.shape == (1, 14) and SIGMA == 0.3
+
+
+def test_bounds_take_longer_and_are_not_given_up() -> None:
+    """The gap of an image that is held within bounds stands still at first: the default patience of sixty steps was too short."""
+    posed_within = sciml.problem("ct", n=16, views=10, finer=1).with_prior(TotalVariation(lower=0.0), 20.0)
+    assert sciml.solve(posed_within, ADMM(max_steps=1500)).ok
+    assert float(sciml.solve(posed_within, PrimalDual()).value.min()) >= 0
