@@ -96,17 +96,19 @@ def gradient() -> tuple[float, float]:
 
 
 def reconstruct_part(folder: Path, n: int = 128) -> tuple[dict[str, float], list[Any]]:
-    """A simulated scan of 30 views, the same three lines for a formula, total variation and a learned prior."""
+    """A simulated scan of 30 views, the same lines for a formula, total variation and two learned priors."""
     ct = sciml.problem("ct", n=n, batch=1, seed=5, dtype=torch.float32)
     learned = sciml.pretrained("lpn-ellipses")  # at the weight of its card: the search for a better one takes minutes
+    unfolded = sciml.pretrained("unfolded-ellipses")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a formula earns no certificate, nor do thirty steps, and both say so
         solutions = [
             sciml.solve(ct.with_prior(None), FilteredBackprojection()),
             sciml.solve(ct.with_prior(TotalVariation()), Discrepancy(PrimalDual())),
             sciml.solve(ct.with_prior(learned, weight=learned.natural_weight), ADMM(max_steps=30)),
+            sciml.solve(ct.with_prior(unfolded), unfolded.solver()),
         ]
-    names = ["filtered back-projection", "total variation", "learned proximal network"]
+    names = ["filtered back-projection", "total variation", "learned proximal network", "unfolded steps"]
     quality = [float(psnr(solution.value, ct.truth)) for solution in solutions]
     for name, solution, found in zip(names, solutions, quality, strict=True):
         print(f"{name}: {found:.1f} dB, {solution}")
