@@ -34,7 +34,7 @@ from sciml.metrics import otsu
 __all__ = ["Impedance", "ImpedanceSensitivity", "adjacent", "opposite"]
 
 
-LARGE = 2_000_000  # entries of fields that no cache holds
+LARGE = 100_000  # entries of fields that no cache holds
 CHUNK = 1024  # columns of a dense matrix that are made at a time
 
 
