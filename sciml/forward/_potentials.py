@@ -18,7 +18,10 @@ from sciml.domains.mesh import Mesh
 from sciml.forward._blocks import Factor, factored
 from sciml.forward.electrodes import Wiring
 
-MOST = {"cpu": 1, "cuda": 500_000_000}  # entries of factors made at a time: one member for the caches of a CPU, or the memory
+MOST = {
+    "cpu": 1,
+    "cuda": 500_000_000,
+}  # entries of factors made at a time: one member for the caches of a CPU, or the memory
 
 
 class System:
