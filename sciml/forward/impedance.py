@@ -268,16 +268,6 @@ class ImpedanceSensitivity(LinearOperator):
                     out = found[i, at : at + CHUNK].view(-1, *self.codomain.shape[1:])
                     torch.bmm(mine, right[i, index].flatten(1, 2), out=out)
             return found.mT
-            elements, weights = self.forward._image.touched()
-            for at in range(0, number, CHUNK):
-                index, weight = elements[at : at + CHUNK].to(left.device), weights[at : at + CHUNK].to(left)
-                weight = weight.unsqueeze(2).unsqueeze(3)
-                for i in range(self.batch):
-                    scaled = slopes[i, at : at + CHUNK].reshape(-1, 1, 1, 1) * weight
-                    mine = (left[i, index] * scaled).flatten(1, 2).mT
-                    out = found[i, at : at + CHUNK].view(-1, *self.codomain.shape[1:])
-                    torch.bmm(mine, right[i, index].flatten(1, 2), out=out)
-            return found.mT
 
 
 def example() -> Impedance:

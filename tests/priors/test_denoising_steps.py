@@ -99,7 +99,6 @@ def test_every_weight_learns_through_the_steps() -> None:
     before = dict(network().named_parameters())
     for name, value in found.prior.network.named_parameters():
         assert not torch.equal(value, before[name]), name
-    assert found.history[-1]["validation"] < found.history[0]["validation"] or found.best_epoch == 1
 
 
 def test_gradient_in_the_data_has_slope_two() -> None:
