@@ -38,6 +38,7 @@ from sciml.domains import Robin as Robin
 from sciml.domains import Space as Space
 from sciml.files import open_dataset as open_dataset
 from sciml.priors import Denoiser as Denoiser
+from sciml.solving import bench as bench
 from sciml.solving import calibrate as calibrate
 from sciml.solving import refine as refine
 from sciml.solving import solve as solve
@@ -53,6 +54,6 @@ __all__ = [
     "Answer", "Check", "Checkpoint", "Code", "Continuous", "CorrelatedNoise", "CovarianceMatrix", "Denoiser",
     "Detach", "Dirichlet", "Equation", "Evolution", "GaussianField", "GaussianNoise", "Grid", "Implicit", "InputError", "Inverse", "Law",
     "Linear", "Neumann", "Periodic", "Pixels", "PoissonNoise", "PowerSpectrum", "Recipe", "Robin", "Solution",
-    "SolveError", "Space", "TransmissionNoise", "Unroll", "calibrate", "checks", "dataset", "fit", "generate",
+    "SolveError", "Space", "TransmissionNoise", "Unroll", "bench", "calibrate", "checks", "dataset", "fit", "generate",
     "open_dataset", "pairs", "pretrained", "problem", "problems", "refine", "solve", "split", "windows",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from cyclopts import App
 from cyclopts.exceptions import CycloptsError
 
 from sciml.cli import commands, learning, reconstruction
+from sciml.cli.bench import bench
 from sciml.cli.terminal import BAD_INPUT, CERTIFIED, FAULT, UNCERTIFIED, say, warn
 from sciml.domains.errors import InputError
 
@@ -35,7 +36,7 @@ app = App(
 )
 COMMANDS: tuple[Callable[..., int], ...] = (
     commands.problems, commands.solve, commands.certify, commands.data, commands.generate,
-    reconstruction.reconstruct, learning.train, learning.predict, learning.report,
+    reconstruction.reconstruct, learning.train, learning.predict, learning.report, bench,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command)

@@ -1,5 +1,6 @@
 """The verb ``solve`` and its companions."""
 
+from sciml.solving.bench import bench as bench
 from sciml.solving.calibrate import calibrate as calibrate
 from sciml.solving.refine import Refinement as Refinement
 from sciml.solving.refine import refine as refine

@@ -1,0 +1,261 @@
+"""Who takes part in a bench: solvers given by hand, every classical one that accepts, shipped weights as solvers or priors."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import tomllib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sciml.core.bench import Refusal
+from sciml.core.inverse import Inverse
+from sciml.core.prior import Prior
+from sciml.core.problem import Problem
+from sciml.core.solver import Solver
+from sciml.domains.errors import InputError
+from sciml.solving.advise import solvers
+
+__all__ = ["Contender", "contenders", "label", "parts"]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A solver, the problem as it is posed for it (with the prior that belongs to it), and what its weights cost."""
+
+    name: str
+    solver: Solver[Any]
+    problem: Problem
+    training: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def contenders(
+    problem: Problem, given: Sequence[Solver[Any]] | Mapping[str, Solver[Any]] | None, weights: Sequence[str] | None
+) -> tuple[list[Contender], list[Refusal]]:
+    """Those who are asked, in their order, and those who are not, with the reason.
+
+    ``given`` None: the recommended solver, and every other that accepts with default settings (for inverse problems whose weight
+    is open, inside ``Discrepancy``). ``weights`` None: all that are shipped if ``given`` is None, otherwise none.
+    """
+    field_: list[Contender] = []
+    refused: list[Refusal] = []
+    if given is None:
+        _classical(problem, None, field_, refused)
+    else:
+        named = given.items() if isinstance(given, Mapping) else [(None, solver) for solver in given]
+        for name, solver in named:
+            if not isinstance(solver, Solver):
+                hint = f"; write {solver.__name__}()" if isinstance(solver, type) else ""
+                raise InputError(f"bench takes solvers such as ConjugateGradient(), not {solver!r}{hint}")
+            title = name or label(solver)
+            reason = _asked(solver, problem)
+            if reason is None:
+                field_.append(Contender(title, solver, problem, _history(solver)))
+            else:
+                refused.append(Refusal(title, reason))
+    for name in _shipped() if weights is None and given is None else weights or ():
+        _learned(problem, str(name), field_, refused)
+    return _distinct(field_), refused
+
+
+def label(solver: Any, names: Mapping[int, str] | None = None) -> str:
+    """The solver with those inside it, its weights, and what was set by hand: ``ConjugateGradient(Multigrid, max_steps=40)``."""
+    kind = type(solver).__name__
+    if not dataclasses.is_dataclass(solver):
+        return kind
+    inside, set_ = [], []
+    for part in dataclasses.fields(solver):
+        value = getattr(solver, part.name)
+        if names and id(value) in names:
+            inside.append(names[id(value)])
+        elif hasattr(value, "signature") and hasattr(value, "network"):
+            inside.append(type(value.network).__name__)
+        elif isinstance(value, Problem):
+            continue
+        elif isinstance(value, Solver) or dataclasses.is_dataclass(value) and _holds_solver(value):
+            inside.append(label(value, names))
+        elif isinstance(value, int | float | str | bool | tuple) and value != part.default:
+            if part.default_factory is dataclasses.MISSING or value != part.default_factory():
+                set_.append(f"{part.name}={value}")
+    words = ", ".join([*inside, *set_])
+    return f"{kind}({words})" if words else kind
+
+
+def parts(solver: Any) -> Iterator[str]:
+    """Names of the class of a solver and of those inside it."""
+    yield type(solver).__name__
+    if dataclasses.is_dataclass(solver):
+        for part in dataclasses.fields(solver):
+            value = getattr(solver, part.name)
+            if isinstance(value, Solver) or dataclasses.is_dataclass(value) and _holds_solver(value):
+                yield from parts(value)
+
+
+def _holds_solver(value: Any) -> bool:
+    return not isinstance(value, type | Problem) and any(
+        isinstance(getattr(value, part.name), Solver) for part in dataclasses.fields(value)
+    )
+
+
+def _asked(solver: Any, problem: Problem) -> str | None:
+    """The reason of ``accepts``, as a sentence whatever happens."""
+    try:
+        reason: str | None = solver.accepts(problem)
+    except Exception as error:  # one solver's fault is not the end of the bench
+        return f"accepts() raised {type(error).__name__}: {_line(error)}"
+    return reason
+
+
+def _line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no words")
+
+
+def _needed(kind: Any) -> list[str]:
+    """Arguments without a default."""
+    found = inspect.signature(kind).parameters.values()
+    return [p.name for p in found if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def _classical(
+    problem: Problem, prior: str | None, field_: list[Contender], refused: list[Refusal], **also: Any
+) -> None:
+    """The recommended solver and every class with default settings; with the name of a prior, only those who need one."""
+    kinds = {kind.__name__: kind for kind in solvers()}
+    tail = "" if prior is None else f", {prior}"
+    seen = set()
+    if problem.recommend is not None:
+        try:
+            best = problem.recommend(problem)
+        except InputError as error:
+            refused.append(Refusal(f"the recommended solver{tail}", _line(error)))
+        else:
+            reason = _asked(best, problem)
+            seen.add(label(best))
+            if reason is None:
+                field_.append(Contender(label(best) + tail, best, problem, **also))
+            else:
+                refused.append(Refusal(label(best) + tail, reason))
+    open_ = isinstance(problem, Inverse) and problem.prior is not None and problem.weight is None
+    for name, kind in kinds.items():
+        needed = _needed(kind)
+        if needed:
+            if prior is None and needed not in (["fit"], ["inner"], ["first", "second"]):
+                refused.append(Refusal(name, f"it needs {' and '.join(needed)}; give it by hand"))
+            continue
+        plain = kind()
+        if prior is not None and _asked(plain, problem.with_prior(None)) is None:  # type: ignore[attr-defined]
+            continue  # it does without a prior
+        reason, solver = _asked(plain, problem), plain
+        if reason is not None and open_:
+            wrapped = kinds["Discrepancy"](plain)  # type: ignore[call-arg]
+            if _asked(wrapped, problem) is None:
+                reason, solver = None, wrapped
+        if label(solver) in seen:
+            continue
+        seen.add(label(solver))
+        if reason is None:
+            field_.append(Contender(label(solver) + tail, solver, problem, **also))
+        elif prior is None:
+            refused.append(Refusal(label(solver), reason))
+
+
+def _shipped() -> list[str]:
+    from sciml.catalogue import folder
+
+    return sorted(path.parent.name for path in (folder("data") / "pretrained").glob("*/checkpoint.safetensors"))
+
+
+def _learned(problem: Problem, name: str, field_: list[Contender], refused: list[Refusal]) -> None:
+    """Weights by name or folder: a fit as a solver and as the start of the recommended one, or a prior under every solver."""
+    from sciml.catalogue import pretrained
+
+    held = pretrained(name)
+    training = _manifest(name) or _history(held)
+    name = Path(name).name
+    kinds = {kind.__name__: kind for kind in solvers()}
+    if isinstance(held, Prior):
+        if not isinstance(problem, Inverse):
+            refused.append(Refusal(name, f"it is a prior, and {problem.name!r} is no inverse problem"))
+            return
+        _with_prior(problem, name, held, training, field_, refused)
+        return
+    kind = kinds["Rollout" if held.signature.history else "Trained"]
+    network = kind(held)  # type: ignore[call-arg]
+    names = {id(held): name}
+    reason = _asked(network, problem)
+    if reason is not None:
+        refused.append(Refusal(label(network, names), reason))
+        return
+    field_.append(Contender(label(network, names), network, problem, training))
+    if problem.recommend is not None:
+        chain = kinds["Chained"](network, problem.recommend(problem))  # type: ignore[call-arg]
+        if _asked(chain, problem) is None and not hasattr(problem, "times"):
+            field_.append(Contender(label(chain, names), chain, problem, training))
+
+
+def _with_prior(
+    problem: Inverse[Any],
+    name: str,
+    prior: Any,
+    training: Mapping[str, Any],
+    field_: list[Contender],
+    refused: list[Refusal],
+) -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            posed = problem.with_prior(prior)
+        except InputError as error:
+            refused.append(Refusal(name, _line(error)))
+            return
+        told = tuple(dict.fromkeys(_line(Warning(str(one.message))) for one in heard))
+        before = len(field_)
+        _classical(posed, name, field_, refused, training=training, warnings=told)
+    if len(field_) == before:
+        refused.append(Refusal(name, "no solver takes this prior on this problem"))
+
+
+def _manifest(name: str) -> dict[str, Any]:
+    """What the manifest of shipped weights tells of their cost."""
+    from sciml.catalogue import folder
+
+    for home in (folder("data") / "pretrained" / name, Path(name)):
+        if (home / "manifest.toml").is_file():
+            told = tomllib.loads((home / "manifest.toml").read_text())
+            kept = ("seconds", "threads", "steps", "real parameters", "command", "test members", "test trajectories")
+            return {"weights": home.name, **{key: told[key] for key in kept if key in told}}
+    return {}
+
+
+def _history(thing: Any) -> dict[str, Any]:
+    """Seconds of training, from the history of a fit or of one inside a solver."""
+    rows = getattr(thing, "history", None)
+    if isinstance(rows, list) and hasattr(thing, "network"):
+        seconds = sum(float(row.get("seconds") or 0.0) for row in rows if isinstance(row, Mapping))
+        size = sum(p.numel() * (2 if p.is_complex() else 1) for p in thing.network.parameters())
+        return {
+            "weights": type(thing.network).__name__,
+            "seconds": seconds,
+            "epochs": len(rows),
+            "real parameters": size,
+        }
+    if dataclasses.is_dataclass(thing):
+        for part in dataclasses.fields(thing):
+            found = _history(getattr(thing, part.name, None))
+            if found:
+                return found
+    return {}
+
+
+def _distinct(field_: list[Contender]) -> list[Contender]:
+    """Names that occur twice get a number."""
+    seen: dict[str, int] = {}
+    found = []
+    for one in field_:
+        seen[one.name] = seen.get(one.name, 0) + 1
+        found.append(one if seen[one.name] == 1 else dataclasses.replace(one, name=f"{one.name} {seen[one.name]}"))
+    return found
