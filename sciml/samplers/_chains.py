@@ -56,11 +56,17 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     return product.flatten(2).sum(2, dtype=torch.float64)
 
 
+def sound(x: Tensor) -> bool:
+    """Whether all is finite: one sum tells, unless it overflows."""
+    x = x.detach()
+    return bool(torch.isfinite(x.sum().abs())) or bool(torch.isfinite(x.abs()).all())
+
+
 class Draws:
     """White noise for ``samples`` chains, each from a generator of its own: chain ``s`` draws the same whatever the others do.
 
     All members are given the same noise, so that a batch is the stack of its members. A complex number has unit variance in
-    both components. Drawn on the CPU in float64, so that the noise does not depend on dtype and device.
+    both components. Drawn on the CPU in single precision, so that the noise does not depend on dtype and device.
     """
 
     def __init__(self, seed: int, samples: int, like: Tensor) -> None:
@@ -75,7 +81,7 @@ class Draws:
         """``(S, 1, channel, *space)``."""
         if self.kept is None or self.at == self.ahead:
             shape = (self.ahead, 1, *self.like.shape[1:], self.parts)
-            drawn = torch.stack([torch.randn(shape, generator=g, dtype=torch.float64) for g in self.sources], 1)
+            drawn = torch.stack([torch.randn(shape, generator=g, dtype=torch.float32) for g in self.sources], 1)
             drawn = torch.view_as_complex(drawn) if self.parts == 2 else drawn[..., 0]
             self.kept, self.at = drawn.to(self.like.device, self.like.dtype), 0
         self.at += 1
@@ -118,16 +124,17 @@ class Chains:
         self.evaluations += 1
         prior: Any = self.problem.prior
         flat = x.reshape(-1, *x.shape[2:])
-        finite = torch.isfinite(flat.detach().abs().flatten(1)).all(1)
-        if not bool(finite.all()):
+        lost = not sound(flat)
+        if lost:
+            finite = torch.isfinite(flat.detach().abs().flatten(1)).all(1)
             flat = torch.where(finite.reshape(-1, *[1] * (flat.ndim - 1)), flat, torch.zeros_like(flat))
         parts = [flat] if x.requires_grad else flat.split(max(1, AT_ONCE // max(1, flat[0].numel())))  # type: ignore[no-untyped-call]
         clean = torch.cat([prior.denoise(part, sigma) for part in parts])
-        if not bool(torch.isfinite(clean.detach().abs()).all()):
+        if not sound(clean):
             raise InputError(
                 f"the denoiser of {type(prior).__name__} returned values that are not finite at sigma {sigma:.3g}; look at the levels it was made for"
             )
-        if not bool(finite.all()):  # a chain that is lost stays so
+        if lost:  # a lost chain stays so
             clean = torch.where(finite.reshape(-1, *[1] * (flat.ndim - 1)), clean, torch.full_like(clean, math.nan))
         return clean.reshape(x.shape)
 

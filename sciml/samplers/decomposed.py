@@ -33,7 +33,7 @@ from sciml.core.problem import Problem
 from sciml.core.solution import Answer
 from sciml.core.solver import Context, Solver
 from sciml.domains.errors import InputError
-from sciml.samplers._chains import Chains, conjugate_gradients, inner, refusal, spread
+from sciml.samplers._chains import Chains, inner, refusal, spread
 
 __all__ = ["DecomposedDiffusion", "example"]
 
@@ -106,13 +106,27 @@ class DecomposedDiffusion(Solver[Inverse[Any]]):
         return inner(image, image).mean(0, keepdim=True).clamp_min(1e-300)
 
     def _pull(self, chains: Chains, rest: Tensor, square: Tensor) -> Tensor:
-        """``(1 + r^2 A^H A)^{-1} r^2 A^H rest``, roughly."""
+        """``A^H (1 + r^2 A A^H)^{-1} r^2 rest``, roughly: conjugate gradients among the data, which are fewer than the pixels.
+
+        The images of the directions are summed along the way, and the last direction needs no image of its own.
+        """
         wide = spread(square, rest)
-
-        def whole(d: Tensor) -> Tensor:
-            return d + chains.back(wide * chains.ahead(d))
-
-        return conjugate_gradients(whole, chains.back(wide * rest), self.inner)
+        r = wide * rest
+        p, rho, moved = r, inner(r, r), None
+        for step in range(self.inner):
+            image = chains.back(p)
+            bend = inner(p, p) + square * inner(image, image)
+            alpha = torch.where(rho > 0, rho / bend.clamp_min(1e-300), torch.zeros_like(rho))
+            shift = spread(alpha, image) * image
+            moved = shift if moved is None else moved.add_(shift)
+            if step + 1 == self.inner:
+                break
+            r = r - spread(alpha, r) * (p + wide * chains.ahead(image))
+            new = inner(r, r)
+            p = r + spread(torch.where(rho > 0, new / rho.clamp_min(1e-300), torch.zeros_like(rho)), p) * p
+            rho = new
+        assert moved is not None
+        return moved
 
 
 def example() -> tuple[DecomposedDiffusion, Inverse[Any]]:
