@@ -1,0 +1,368 @@
+r"""Physics-informed network: a function with few weights that meets the equation at points, found by least squares.
+
+The candidate is ``u = base + factor N(features; weights)``: the start, constant side values, periods and declared symmetries
+hold whatever the weights are (`Exact`), everything else enters
+
+.. math:: L(w) = \tfrac12 \sum_k \frac{\omega_k}{m_k} \sum_{i \le m_k} r_k(u(q_{ki}; w))^2,
+
+one term for the equation inside (the problem's ``continuous.interior``) and one for every side, and the start, that does not
+hold already. Derivatives along the coordinates are carried forward through the layers (Taylor mode) in float64, and by
+default the weights move by Gauss-Newton steps in the smaller of weight space and residual space (`WoodburyGaussNewton`).
+
+*Fails when* coefficients jump (there is no strong form there), when features of the solution are much narrower than the points
+are dense, and where a grid is at hand and one forward solution is all that is wanted: classical solvers are then both
+faster and more accurate, as the table of ``python -m tests.benchmark.pinn`` shows. It has its place where data are sparse
+or a parameter runs over a range. References: Raissi, Perdikaris and Karniadakis, J. Comput. Phys. 378, 2019,
+doi 10.1016/j.jcp.2018.10.045; Mueller and Zeinhofer, ICML 2023 (arXiv 2302.13163).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sciml.core.continuous import At
+from sciml.core.evolution import Evolution
+from sciml.core.gradients import Detach, Gradient
+from sciml.core.loop import run as loop
+from sciml.core.problem import Problem
+from sciml.core.solution import Answer, Code
+from sciml.core.solver import Context, Iterative, running
+from sciml.domains.boundary import Periodic
+from sciml.domains.errors import InputError
+from sciml.domains.grid import Grid
+from sciml.learned._ansatz import Ansatz, Box, Even, Exact, Form, Odd, Penalised, box_of
+from sciml.learned._fields import known_tensors
+from sciml.learned._jets import Layers, smoothness, starting
+from sciml.learned._optimisers import SOAP, Descent, LimitedMemory, Trainer, WoodburyGaussNewton
+from sciml.learned._residuals import LeastSquares, Term, orders
+from sciml.learned._sampling import Given, ResidualAdaptive, Sampling, Sobol, Uniform
+from sciml.learned._weighting import Balanced, Fixed, Weighting
+from sciml.networks import MLP
+
+__all__ = [
+    "PINN", "SOAP", "Balanced", "Descent", "Even", "Exact", "Fixed", "Given", "LimitedMemory", "Odd", "Penalised",
+    "ResidualAdaptive", "Sobol", "Uniform", "WoodburyGaussNewton", "example",
+]  # fmt: skip
+
+HELD = 1e-9  # a condition that random weights meet to this share of their size is held by the form
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What does not change in training: form, network as a function of its weights, laws, known tensors."""
+
+    ansatz: Ansatz
+    layers: Layers
+    first: Tensor
+    laws: tuple[tuple[str, Any, tuple[tuple[int, float], ...]], ...]
+    known: Any
+    timed: bool
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Weights ``(1, p)``, the loss as a root mean square ``(1,)``, the points in use, the optimiser's memory."""
+
+    theta: Tensor
+    size: Tensor
+    objective: Any
+    memory: Any
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class PINN(Iterative[Any]):
+    """``PINN()`` solves any problem on a grid whose ``continuous`` is stated, member by member.
+
+    - ``network``: an MLP or SIREN of ``sciml.networks`` (None: tanh, three layers of 20); its first weights are where training starts.
+    - ``form``: `Exact` or `Penalised`, with declared ``symmetries``; ``sampling``: `Uniform`, `Sobol`, `ResidualAdaptive`, `Given`;
+      ``weighting``: `Fixed` or `Balanced`; ``optimiser``: `WoodburyGaussNewton`, `LimitedMemory`, `Descent` (Adam, SOAP).
+    - ``parametric``: names of numbers, one per member, that the network takes as further inputs; one network is then trained on the range
+      that the members span and answers for all of them, and for every value between through ``Solution.field``.
+    - ``max_steps`` of the optimiser, ``seed`` of points and default network.
+
+    The answer is the network on the problem's grid, judged like any other; ``Solution.field`` takes points ``(m, coordinates)``, that is
+    positions, then the time of an evolution, then the parameters, and returns ``(batch, 1, m)``. The same seed gives the same bits.
+    A ``start`` is not used. Gradients with respect to the problem's tensors do not pass (`Detach`).
+
+    Raises InputError for an activation with too few derivatives, points outside of the domain, values that contradict each other in a corner, a
+    symmetry that law or start do not have, and a network of another number of inputs.
+    """
+
+    network: nn.Module | None = None
+    form: Form = Exact()
+    sampling: Sampling = ResidualAdaptive()
+    weighting: Weighting = Fixed()
+    optimiser: Trainer = WoodburyGaussNewton()
+    parametric: tuple[str, ...] = ()
+    max_steps: int = 300
+    seed: int = 0
+    gradient: ClassVar[Gradient] = Detach()
+    patience: ClassVar[int] = 150
+    citations: ClassVar[tuple[str, ...]] = ("@article{raissi2019, doi={10.1016/j.jcp.2018.10.045}}",)
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 1:
+            raise InputError(f"PINN: max_steps is {self.max_steps}; give at least 1")
+
+    def accepts(self, problem: Problem) -> str | None:
+        """Real problems of one channel on a grid that state their strong form."""
+        if problem.continuous is None:
+            return "a physics-informed network needs the strong form of the problem, and its `continuous` is not stated"
+        if not isinstance(problem.space.domain, Grid):
+            return "a physics-informed network takes points of a box, and the problem lives on no grid"
+        if problem.space.shape[0] != 1 or problem.space.complex or problem.space.dtype.is_complex:
+            return "the strong form speaks of one real field, and the problem has complex values or several channels"
+        if isinstance(problem, Evolution) and not problem.times[-1] > problem.begin:
+            return "the evolution is asked for at its start alone, where nothing is to be solved"
+        known = problem.parameters()
+        for name in self.parametric:
+            if name not in known or known[name].numel() != known[name].shape[:1].numel():
+                return (
+                    f"a parametric network takes numbers, one per member, and {name!r} is none of the problem's numbers"
+                )
+        return None
+
+    def setup(self, problem: Problem) -> Setup:
+        """Form, network and laws of the first member (all members, if parametric)."""
+        member = problem.member(0)
+        ranges = self._ranges(problem)
+        known = known_tensors(member)
+        box = box_of(member, ranges)
+        ansatz = self.form.ansatz(member, box)
+        timed = isinstance(problem, Evolution)
+        network = self.network
+        if network is None:
+            network = MLP(ansatz.inputs, width=20, layers=3, seed=self.seed)
+        layers = Layers.of(network)
+        if layers.sizes[0] != ansatz.inputs or layers.sizes[-1] != 1:
+            raise InputError(
+                f"PINN: the network maps {layers.sizes[0]} numbers to {layers.sizes[-1]}, and this problem and form need {ansatz.inputs} to 1; build it so"
+            )
+        laws = _laws(member, box)
+        order = max(orders(law, _middle(box), box.dim, timed, known).order for _, law, _ in laws)
+        if smoothness(network) < order:
+            raise InputError(
+                f"PINN: the equation {problem.name!r} is of order {order} and the network's activation has only {smoothness(network):g} continuous derivatives; take tanh, sin, gelu, silu or softplus"
+            )
+        built = Setup(ansatz, layers, starting(network), laws, known, timed, self.parametric)
+        free = tuple(one for one in laws if one[0] == "interior" or not _holds(built, one))
+        return dataclasses.replace(built, laws=free)
+
+    def _ranges(self, problem: Problem) -> tuple[tuple[float, float], ...]:
+        known, found = problem.parameters(), []
+        for name in self.parametric:
+            low, high = float(known[name].min()), float(known[name].max())
+            if not low < high:
+                raise InputError(
+                    f"PINN: parametric in {name!r}, which is {low:g} for all members; give members that span a range"
+                )
+            found.append((low, high))
+        if self.parametric:
+            others = [
+                n
+                for n, t in known.items()
+                if n not in self.parametric and t.ndim and len(t) > 1 and bool((t != t[:1]).any())
+            ]
+            if others:
+                raise InputError(
+                    f"PINN: parametric in {', '.join(self.parametric)}, but {others[0]!r} differs between members as well; name it too if it is a number, or solve member by member"
+                )
+        return tuple(found)
+
+    def init(self, problem: Problem, setup: Setup, start: Tensor | None) -> State:
+        """First weights and points."""
+        objective = self._sampled(setup, setup.first, 0, None)
+        theta = setup.first.unsqueeze(0)
+        return State(theta, _size(objective, setup.first), objective, self.optimiser.begin(setup.first), 0)
+
+    def step(self, problem: Problem, setup: Setup, state: State) -> State:
+        """Points drawn anew where it is time, then one step of the optimiser."""
+        objective, theta = state.objective, state.theta[0]
+        if self.sampling.every and state.count and state.count % self.sampling.every == 0:
+            objective = self._sampled(setup, theta, state.count, objective)
+        theta, memory = self.optimiser.step(objective, theta, state.memory)
+        return State(theta.unsqueeze(0), _size(objective, theta), objective, memory, state.count + 1)
+
+    def measure(self, problem: Problem, setup: Setup, state: State) -> Tensor:
+        """The root of twice the loss."""
+        return state.size
+
+    def done(self, problem: Problem, setup: Setup, state: State) -> Tensor:
+        """STAGNATED where no damping lowers the loss any more."""
+        codes = running(1, state.theta.device)
+        stuck = getattr(state.memory, "stuck", 0) >= 3
+        return torch.full_like(codes, Code.STAGNATED) if stuck or float(state.size) == 0.0 else codes
+
+    def answer(self, problem: Problem, setup: Setup, state: State) -> Answer:
+        """The network on the grid, for every member that it answers for."""
+        theta, grid = state.theta[0], problem.space.grid
+        field = Field(setup, theta.detach())
+        nodes = torch.stack([p.reshape(-1) for p in grid.points(torch.float64)], 1)
+        times = problem.times if isinstance(problem, Evolution) else (0.0,)
+        values = []
+        for i in range(problem.batch if self.parametric else 1):
+            numbers = [float(problem.member(i).parameters()[name]) for name in self.parametric]
+            rows = []
+            for t in times:
+                extra = torch.tensor([*([t] if setup.timed else []), *numbers], dtype=torch.float64)
+                points = torch.cat((nodes, extra.expand(len(nodes), -1)), 1)
+                rows.append(setup.ansatz.values(setup.layers, theta, points).reshape(1, *grid.shape))
+            values.append(torch.stack(rows) if setup.timed else rows[0])
+        value = torch.stack(values).to(problem.space.device, problem.space.dtype)
+        counts = {"weights": float(len(setup.first)), "points": float(sum(t.count for t in state.objective.terms))}
+        if hasattr(state.memory, "evaluations"):
+            counts |= {"evaluations": float(state.memory.evaluations), "jitter": state.memory.jitter}
+        return Answer(
+            value,
+            running(1, value.device),
+            counts=counts,
+            field=field,
+            sentence=f"the network meets the equation to a root mean square of {float(state.size):.1e}, which is not what the certificate asks of the grid; give more steps, points or weights, or loosen with_target",
+        )
+
+    def run(self, problem: Problem, start: Tensor | None, context: Context) -> Answer:
+        """The shared loop for every member, or once for all where the network takes their parameters."""
+        with torch.no_grad():
+            if self.parametric or problem.batch == 1:
+                answer = loop(self, problem, start, context)
+                return dataclasses.replace(answer, claim=answer.claim.expand(problem.batch))
+            answers = [loop(self, problem.member(i), None, context) for i in range(problem.batch)]
+        return dataclasses.replace(
+            answers[0],
+            value=torch.cat([a.value for a in answers]),
+            claim=torch.cat([a.claim for a in answers]),
+            steps=max(a.steps for a in answers),
+            history=None,
+            counts={key: sum(a.counts[key] for a in answers) for key in answers[0].counts},
+            field=partial(_together, tuple(a.field for a in answers)),
+        )
+
+    def _sampled(self, setup: Setup, theta: Tensor, count: int, old: LeastSquares | None) -> LeastSquares:
+        """The least-squares problem at new points, weighed."""
+        seed = self.seed * 1_000_003 + count
+        terms = []
+        for k, (name, law, pinned) in enumerate(setup.laws):
+            if name == "interior":
+                sense = None if old is None else partial(_sensed, setup, law, theta)
+                points = self.sampling.draw(setup.ansatz.half, seed, sense)
+            else:
+                rule: Sampling = Sobol(max(16, self.sampling.points // 8))
+                points = rule.draw(setup.ansatz.half, seed + 7919 * (k + 1))
+                for axis, value in pinned:
+                    points[:, axis] = value
+                if len(pinned) == points.shape[1]:
+                    points = points[:1]
+            terms.append(_term(setup, name, law, points))
+        objective = LeastSquares(setup.layers, tuple(terms))
+        return objective.weighted(self.weighting.weigh(objective, theta))
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """The trained function: points ``(m, coordinates)`` to values ``(1, 1, m)``; InputError for points outside of the box."""
+
+    setup: Setup
+    theta: Tensor
+
+    def __call__(self, points: Tensor) -> Tensor:
+        self.setup.ansatz.box.refuse(points)
+        with torch.no_grad():
+            return self.setup.ansatz.values(self.setup.layers, self.theta, points.to(torch.float64)).reshape(1, 1, -1)
+
+
+def _together(fields: tuple[Any, ...], points: Tensor) -> Tensor:
+    return torch.cat([one(points) for one in fields])
+
+
+def _size(objective: LeastSquares, theta: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(objective.rows(theta)).reshape(1)
+
+
+def _middle(box: Box) -> Tensor:
+    return box.place(torch.full((2, len(box.lower)), 0.5, dtype=torch.float64))
+
+
+def _term(setup: Setup, name: str, law: Any, points: Tensor) -> Term:
+    streams = orders(law, points.expand(max(2, len(points)), -1), setup.ansatz.box.dim, setup.timed, setup.known)
+    return Term(name, law, setup.ansatz.patch(points, streams), setup.known, setup.timed, setup.columns)
+
+
+def _sensed(setup: Setup, law: Any, theta: Tensor, points: Tensor) -> Tensor:
+    """The residual of a law at points, in pieces."""
+    found = []
+    for some in points.split(8192):
+        term = _term(setup, "interior", law, some)
+        found.append(LeastSquares(setup.layers, (term,)).residual(term, theta))
+    return torch.cat(found)
+
+
+def _laws(problem: Any, box: Box) -> tuple[tuple[str, Any, tuple[tuple[int, float], ...]], ...]:
+    """Name, law and pinned coordinates of the interior, of every side that is not periodic, and of the start."""
+    continuous, grid = problem.continuous, problem.space.grid
+    found: list[tuple[str, Any, tuple[tuple[int, float], ...]]] = [("interior", continuous.interior, ())]
+    for axis, pair in enumerate(grid.conditions):
+        for side, condition in enumerate(pair):
+            if isinstance(condition, Periodic) or continuous.sides is None:
+                continue
+            name = "xyz"[axis] + ("_lower", "_upper")[side]
+            at = box.upper[axis] if side else box.lower[axis]
+            found.append((name, partial(_on_side, continuous.sides, name), ((axis, at),)))
+    if isinstance(problem, Evolution):
+        found.append(("start", _at_start, ((box.dim, problem.begin),)))
+    return tuple(found)
+
+
+def _on_side(sides: Any, name: str, at: At) -> Tensor:
+    result: Tensor = sides(at, name)
+    return result
+
+
+def _at_start(at: At) -> Tensor:
+    return at.u - at["start"]
+
+
+def _holds(setup: Setup, one: tuple[str, Any, tuple[tuple[int, float], ...]]) -> bool:
+    """Whether a condition is met by random weights."""
+    name, law, pinned = one
+    points = Sobol(32).draw(setup.ansatz.box, 1)
+    for axis, value in pinned:
+        points[:, axis] = value
+    term = _term(setup, name, law, points)
+    worst, size = 0.0, 1.0
+    for factor in (1.0, 1.7):
+        theta = setup.first * factor + 0.1
+        out = setup.layers.forward(theta, term.patch.inputs, term.patch.streams)[0]
+        u = term.patch.candidate(out)
+        worst = max(worst, float(law(term.at(u, {})).abs().max()))
+        size = max(size, float(u.abs().max()), float(out.abs().max()))
+    return math.isfinite(worst) and worst <= HELD * size
+
+
+def example() -> tuple[PINN, Any]:
+    """A few Gauss-Newton steps on Poisson's equation with a smooth solution."""
+    from sciml.core.continuous import Continuous
+    from sciml.core.problem import Linear
+    from sciml.discretise import Diffusion, SideLaw
+
+    grid = Grid((9, 11), (1.0, 1.5))
+    x, y = grid.points()
+    source = torch.sin(math.pi * x) * torch.sin(math.pi * y / 1.5)
+    problem = Linear(
+        "small poisson", Diffusion(grid, 1.0), source[None, None], continuous=Continuous(_poisson, SideLaw.of(grid)),
+        goals={"discrete": 1e-2},
+    )  # fmt: skip
+    network = MLP(2, width=8, layers=2, seed=1)
+    return PINN(network, sampling=Sobol(100), max_steps=15), problem
+
+
+def _poisson(at: At) -> Tensor:
+    return -at.d(0, 0) - at.d(1, 1) - at["source"]
