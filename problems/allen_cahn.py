@@ -27,6 +27,7 @@ from sciml.core import Continuous, Evolution, Law
 from sciml.core.continuous import At
 from sciml.discretise import Spectrum
 from sciml.domains import Dirichlet, GaussianField, Grid, InputError, Neumann, Periodic, member_generator
+from sciml.domains.numbers import numbers
 from sciml.solvers import Collocation, ExponentialRungeKutta
 from sciml.training import Reflection, Translation
 
@@ -114,7 +115,9 @@ def draw(
         if not isinstance(condition, Periodic | Neumann | Dirichlet) or isinstance(value, Tensor) or value != 0:
             raise InputError(f"allen_cahn has Neumann(0), Dirichlet(0) or Periodic() sides, not {condition}")
     origin = "given start"
-    if start is None:
+    if start is not None:
+        start = numbers("start", start)
+    else:
         field = GaussianField(power=4.0, shift=400.0, deviation=deviation, mean_mode=True, modes=WAVES)
         unit = Grid(shape, 1.0, sides=grid.sides)  # type: ignore[arg-type]
         start = torch.cat([field.sample(unit, 1, member_generator(seed, i)) for i in range(count)])

@@ -157,6 +157,11 @@ def measured(
             "the positions of the bins neither increase nor decrease along the detector; sort the scan by position"
         )
     pitch = float((position[-1] - position[0]) / (len(position) - 1))
+    even = position[0] + pitch * torch.arange(len(position), dtype=torch.float64)
+    if float((position - even).abs().max()) > 0.1 * pitch:
+        raise InputError(
+            "the positions of the bins are not spaced evenly; interpolate the sinogram to equal spacing first"
+        )
     size = len(position) if n is None else n
     extent = pitch * len(position)
     centre = float(data.attrs.get("centre", 0.0)) - float(position.mean())

@@ -21,11 +21,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sciml.core import GaussianNoise, Inverse
 from sciml.domains import InputError, Periodic, Pixels, member_generator
-from sciml.domains.phantoms import Ellipses
+from sciml.domains.phantoms import random_images
+from sciml.domains.pixels import images
 from sciml.forward import Convolution, Nearest, Reflect, Valid, Zero, gaussian_kernel
 from sciml.priors import TotalVariation
 from sciml.solvers import Discrepancy, PrimalDual, ProximalGradient
@@ -41,11 +41,11 @@ BOUNDARIES: dict[str, Any] = {
 
 def problem(
     *,
-    data: Tensor | None = None,
-    image: Tensor | None = None,
+    data: Any = None,
+    image: Any = None,
     n: int | Sequence[int] = 128,
     width: float | Sequence[float] = 2.0,
-    kernel: Tensor | None = None,
+    kernel: Any = None,
     sigma: float | None = None,
     boundary: str = "reflect",
     seed: int = 0,
@@ -53,70 +53,50 @@ def problem(
 ) -> Inverse:
     """The blurred image ``data``, or a simulated one: the first that ``draw`` gives for this seed."""
     if data is None:
-        return simulated(1, image, n, width, kernel, sigma, boundary, seed, dtype)
+        count = 1 if image is None else len(images("image", image))
+        return draw(
+            count, seed=seed, image=image, n=n, width=width, kernel=kernel, sigma=sigma, boundary=boundary, dtype=dtype
+        )
     if image is not None:
         raise InputError("deblur takes data= (blurred, measured) or image= (sharp, to be blurred here), not both")
-    try:
-        data = torch.as_tensor(data)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"data is a {type(data).__name__} that makes no tensor ({error}); give numbers of shape (x, y)"
-        ) from error
-    if data.ndim < 1 or data.is_complex():
-        raise InputError(
-            "data is a real tensor of shape (x, y), or (batch, 1, x, y); make one with torch.as_tensor(image)"
-        )
-    data = (data[None, None] if data.ndim <= 3 else data).to(dtype)
-    if data.shape[1] != 1:
-        raise InputError(
-            f"data has shape {tuple(data.shape)}; give (x, y), or (batch, 1, x, y) with colours as members"
-        )
+    data = images("data", data).to(dtype)
     blur = instrument(tuple(data.shape[2:]), width, kernel, boundary, dtype, grown=True)
     noise = GaussianNoise.estimate(data) if sigma is None else GaussianNoise(float(sigma))
     return Inverse("deblur", blur, data, noise, TotalVariation())
 
 
-def draw(count: int, *, seed: int = 0, **settings: Any) -> Inverse:
-    """``count`` random images, blurred alike."""
+def draw(
+    count: int,
+    *,
+    seed: int = 0,
+    data: Any = None,
+    image: Any = None,
+    n: int | Sequence[int] = 128,
+    width: float | Sequence[float] = 2.0,
+    kernel: Any = None,
+    sigma: float | None = None,
+    boundary: str = "reflect",
+    dtype: torch.dtype = torch.float64,
+) -> Inverse:
+    """``count`` random images (or one ``image`` ``count`` times, or ``count`` of them), blurred alike; the truth is kept."""
     if count < 1:
         raise InputError(f"count is {count}; draw at least one member")
-    if settings.pop("data", None) is not None:
+    if data is not None:
         raise InputError("measured data are not drawn; give data= without batch=")
-    known: dict[str, Any] = {
-        "image": None,
-        "n": 128,
-        "width": 2.0,
-        "kernel": None,
-        "sigma": None,
-        "boundary": "reflect",
-        "dtype": torch.float64,
-    }
-    return simulated(count, seed=seed, **{**known, **settings})
-
-
-def simulated(
-    count: int,
-    image: Tensor | None,
-    n: int | Sequence[int],
-    width: float | Sequence[float],
-    kernel: Tensor | None,
-    sigma: float | None,
-    boundary: str,
-    seed: int,
-    dtype: torch.dtype,
-) -> Inverse:
-    """Images, blurred and with noise; the truth is kept."""
     level = 0.01 if sigma is None else float(sigma)
     if not 0 < level < math.inf:
         raise InputError(f"sigma is {sigma}; noise is simulated with a positive standard deviation")
-    shape = (n, n) if isinstance(n, int) else tuple(int(m) for m in n)
-    if image is not None:
-        image = image[None, None] if image.ndim <= 3 else image
-        shape = tuple(image.shape[2:])
-    elif len(shape) != 2 or min(shape) < 1:
-        raise InputError(f"n is {n}; random ellipses are drawn in the plane, for other images give image=")
-    blur = instrument(shape, width, kernel, boundary, torch.float64, grown=False)
-    truth = ellipses(count, shape, seed) if image is None else image.to(torch.float64).expand(count, *image.shape[1:])
+    if image is None:
+        shape = (n, n) if isinstance(n, int) else tuple(int(m) for m in n)
+        if len(shape) != 2 or min(shape) < 1:
+            raise InputError(f"n is {n}; random ellipses are drawn in the plane, for other images give image=")
+        truth = random_images(count, shape, seed)
+    else:
+        truth = images("image", image).to(torch.float64)
+        if len(truth) not in (1, count):
+            raise InputError(f"there are {len(truth)} images and batch={count} was asked for; leave batch= out")
+        truth = truth.expand(count, *truth.shape[1:])
+    blur = instrument(tuple(truth.shape[2:]), width, kernel, boundary, torch.float64, grown=False)
     noise = GaussianNoise(level)
     # Each by itself: the bits of a transform may depend on how many are done together.
     draws = [noise.sample(blur(truth[i : i + 1]), generator=member_generator(seed, i, "noise")) for i in range(count)]
@@ -127,7 +107,7 @@ def simulated(
 def instrument(
     shape: tuple[int, ...],
     width: float | Sequence[float],
-    kernel: Tensor | None,
+    kernel: Any,
     boundary: str,
     dtype: torch.dtype,
     grown: bool,
@@ -135,20 +115,11 @@ def instrument(
     """The convolution; ``grown``: ``shape`` is that of the data, and under "valid" the image is larger."""
     if boundary not in BOUNDARIES:
         raise InputError(f"there is no boundary {boundary!r}; deblur knows {', '.join(BOUNDARIES)}")
-    made = gaussian_kernel(width, (1.0,) * len(shape)) if kernel is None else kernel
+    made = gaussian_kernel(width, (1.0,) * len(shape)) if kernel is None else torch.as_tensor(kernel)
     made = made.to(dtype)
     if grown and boundary == "valid":
         shape = tuple(m + k - 1 for m, k in zip(shape, made.shape[-len(shape) :], strict=True))
     return Convolution(Pixels(shape, tuple(float(m) for m in shape)), made, BOUNDARIES[boundary])
-
-
-def ellipses(count: int, shape: tuple[int, ...], seed: int) -> Tensor:
-    """``count`` random phantoms over the longer side of the image."""
-    pixels = Pixels(shape, tuple(float(m) for m in shape))
-    drawn = [
-        Ellipses.random(1, generator=member_generator(seed, i, "image"), extent=float(max(shape))) for i in range(count)
-    ]
-    return torch.cat([one.image(pixels) for one in drawn])
 
 
 def solver(problem: Inverse) -> Any:

@@ -22,7 +22,6 @@ data are those of the Kuopio Tomography Challenge 2023, doi 10.5281/zenodo.82523
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from typing import Any
@@ -32,7 +31,7 @@ from torch import Tensor
 
 import sciml
 from sciml.core import GaussianNoise, Inverse
-from sciml.domains import InputError, disc
+from sciml.domains import InputError, disc, member_generator
 from sciml.forward import CompleteElectrodes, Impedance, Logarithm, Spread, adjacent
 from sciml.priors import TotalVariation
 from sciml.solvers import Discrepancy, GaussNewton, PrimalDual, PrimalDualNewton
@@ -90,10 +89,13 @@ def draw(
     fine = disc(nodes=3 * nodes, electrodes=electrodes, coverage=coverage, edge=0.1, growth=0.2)
     behind = Impedance(fine, CompleteElectrodes(CONTACT), currents, image=Spread(fine, fine.elements.space()))
     forward = model(1.0, nodes, electrodes, coverage, 0.0, CONTACT, 1.0, currents, None, dtype)
-    bodies = [inclusions(generator(seed, i, "body")) for i in range(count)]
+    bodies = [inclusions(member_generator(seed, i, "body")) for i in range(count)]
     clean = behind(torch.cat([values(body, fine.elements.points()).exp().reshape(1, 1, -1) for body in bodies]))
     sigma = deviation(behind(torch.ones(1, 1, len(fine.triangles), dtype=torch.float64)), level)
-    noisy = [GaussianNoise(sigma).sample(clean[i : i + 1], generator=generator(seed, i, "noise")) for i in range(count)]
+    noisy = [
+        GaussianNoise(sigma).sample(clean[i : i + 1], generator=member_generator(seed, i, "noise"))
+        for i in range(count)
+    ]
     coarse: Any = forward.space.domain
     truth = torch.cat([values(body, coarse.points()).reshape(1, 1, -1) for body in bodies])
     return Inverse(
@@ -176,11 +178,16 @@ def measured(
     size = told.get("radius") if radius is None else radius
     if first is None and "electrode_angle" in data.coords:
         angles = torch.as_tensor(data["electrode_angle"].values).to(torch.float64)
-        first = float(angles[0])
-        turn = math.remainder(float(angles[1] - angles[0]), 2 * math.pi)
-        if turn < 0:
+        first, step = float(angles[0]), 2 * math.pi / len(angles)
+        off = [math.remainder(float(a) - first - i * step, 2 * math.pi) for i, a in enumerate(angles)]
+        if not all(abs(a) < 0.05 * step for a in off):
+            turned = [math.remainder(float(a) - first + i * step, 2 * math.pi) for i, a in enumerate(angles)]
+            if all(abs(a) < 0.05 * step for a in turned):
+                raise InputError(
+                    "the electrodes are numbered clockwise; reverse their order in the patterns, and electrode_angle"
+                )
             raise InputError(
-                "the electrodes are numbered clockwise; reverse their order in the patterns, and electrode_angle"
+                "electrode_angle (in radians) is not spaced evenly around the tank; eit models equal electrodes at equal distances"
             )
     if size is None or first is None:
         raise InputError(
@@ -207,13 +214,22 @@ def measured(
 
 def read(data: Any, what: str) -> tuple[Tensor, Tensor, Tensor]:
     """Currents in mA ``(electrode, injection)``, voltage patterns ``(electrode, measurement)`` and voltages ``(injection, measurement)``."""
-    names = ("current_pattern", "voltage_pattern", "voltage")
-    missing = [name for name in names if name not in getattr(data, "variables", ())]
+    axes = {
+        "current_pattern": ("injection", "electrode"),
+        "voltage_pattern": ("measurement", "electrode"),
+        "voltage": ("injection", "measurement"),
+    }
+    missing = [name for name in axes if name not in getattr(data, "variables", ())]
     if missing:
         raise InputError(
             f"{what} has no {missing[0]}; give a measurement of voltages with its patterns, or say with names= what they are called"
         )
-    tensors = [torch.as_tensor(data[name].values).to(torch.float64) for name in names]
+    for name, wanted in axes.items():
+        if set(data[name].dims) != set(wanted):
+            raise InputError(
+                f"{name} of {what} has the axes {', '.join(map(str, data[name].dims))}; eit needs {' and '.join(wanted)} (rename them with .rename)"
+            )
+    tensors = [torch.as_tensor(data[name].transpose(*axes[name]).values).to(torch.float64) for name in axes]
     unit = str(data["current_pattern"].attrs.get("units", "mA"))
     scale = {"A": 1e3, "mA": 1.0, "uA": 1e-3}.get(unit)
     if scale is None:
@@ -290,9 +306,3 @@ def values(ellipses: list[tuple[float, ...]], points: tuple[Tensor, Tensor]) -> 
         v = (y - cy) * math.cos(angle) - (x - cx) * math.sin(angle)
         found = torch.where((u / a).square() + (v / b).square() <= 1, torch.full_like(x, contrast), found)
     return found
-
-
-def generator(seed: int, index: int, what: str) -> torch.Generator:
-    """Independent of the other members, and of what else is drawn: all goes through a hash."""
-    word = hashlib.sha256(f"{seed} {index} {what}".encode()).digest()[:8]
-    return torch.Generator().manual_seed(int.from_bytes(word, "little") >> 1)

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from sciml.core import GaussianNoise, Inverse
 from sciml.domains import InputError, Pixels, member_generator
-from sciml.domains.phantoms import Ellipses
+from sciml.domains.phantoms import random_images
+from sciml.domains.pixels import images
 from sciml.forward import Mask
 from sciml.priors import TotalVariation
 from sciml.solvers import Discrepancy, PrimalDual, ProximalGradient
@@ -32,9 +33,9 @@ from sciml.solvers import Discrepancy, PrimalDual, ProximalGradient
 
 def problem(
     *,
-    data: Tensor | None = None,
-    mask: Tensor | None = None,
-    image: Tensor | None = None,
+    data: Any = None,
+    mask: Any = None,
+    image: Any = None,
     n: int | Sequence[int] = 128,
     missing: float = 0.5,
     hole: int = 1,
@@ -44,10 +45,11 @@ def problem(
 ) -> Inverse:
     """The image ``data`` with gaps, or a simulated one: the first that ``draw`` gives for this seed."""
     if data is None:
-        return simulated(1, mask, image, n, missing, hole, sigma, seed, dtype)
+        count = 1 if image is None else len(images("image", image))
+        return draw(count, seed=seed, mask=mask, image=image, n=n, missing=missing, hole=hole, sigma=sigma, dtype=dtype)
     if image is not None:
         raise InputError("inpainting takes data= (an image with gaps) or image= (whole, to be masked here), not both")
-    data = field_of("data", data).to(dtype)
+    data = images("data", data).to(dtype)
     seen = torch.isfinite(data) if mask is None else known("mask", mask, data.shape)
     if mask is None and bool(seen.all()):
         raise InputError(
@@ -64,53 +66,44 @@ def problem(
     return Inverse("inpainting", instrument(seen, dtype), data, noise, TotalVariation())
 
 
-def draw(count: int, *, seed: int = 0, **settings: Any) -> Inverse:
-    """``count`` random images, each with gaps of its own."""
+def draw(
+    count: int,
+    *,
+    seed: int = 0,
+    data: Any = None,
+    mask: Any = None,
+    image: Any = None,
+    n: int | Sequence[int] = 128,
+    missing: float = 0.5,
+    hole: int = 1,
+    sigma: float | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Inverse:
+    """``count`` random images (or one ``image`` ``count`` times, or ``count`` of them), each with gaps of its own; the truth is kept."""
     if count < 1:
         raise InputError(f"count is {count}; draw at least one member")
-    if settings.pop("data", None) is not None:
+    if data is not None:
         raise InputError("an image with gaps is not drawn; give data= without batch=")
-    chosen: dict[str, Any] = {
-        "mask": None,
-        "image": None,
-        "n": 128,
-        "missing": 0.5,
-        "hole": 1,
-        "sigma": None,
-        "dtype": torch.float64,
-    }
-    return simulated(count, seed=seed, **{**chosen, **settings})
-
-
-def simulated(
-    count: int,
-    mask: Tensor | None,
-    image: Tensor | None,
-    n: int | Sequence[int],
-    missing: float,
-    hole: int,
-    sigma: float | None,
-    seed: int,
-    dtype: torch.dtype,
-) -> Inverse:
-    """Images with gaps and noise; the truth is kept."""
     level = 0.01 if sigma is None else float(sigma)
     if not 0 < level < math.inf:
         raise InputError(f"sigma is {sigma}; noise is simulated with a positive standard deviation")
-    shape = (n, n) if isinstance(n, int) else tuple(int(m) for m in n)
-    if image is not None:
-        image = field_of("image", image)
-        shape = tuple(image.shape[2:])
-    elif len(shape) != 2 or min(shape) < 1:
-        raise InputError(f"n is {n}; random ellipses are drawn in the plane, for other images give image=")
-    truth = ellipses(count, shape, seed) if image is None else image.to(torch.float64)
-    truth = truth.expand(count, *truth.shape[1:]) if len(truth) == 1 else truth
+    if image is None:
+        shape = (n, n) if isinstance(n, int) else tuple(int(m) for m in n)
+        if len(shape) != 2 or min(shape) < 1:
+            raise InputError(f"n is {n}; random ellipses are drawn in the plane, for other images give image=")
+        truth = random_images(count, shape, seed)
+    else:
+        truth = images("image", image).to(torch.float64)
+        if len(truth) not in (1, count):
+            raise InputError(f"there are {len(truth)} images and batch={count} was asked for; leave batch= out")
+        truth = truth.expand(count, *truth.shape[1:])
     if mask is None:
-        seen = torch.cat([holes(shape, missing, hole, member_generator(seed, i, "mask")) for i in range(len(truth))])
+        space = tuple(truth.shape[2:])
+        seen = torch.cat([holes(space, missing, hole, member_generator(seed, i, "mask")) for i in range(count)])
     else:
         seen = known("mask", mask, truth.shape)
     noise = GaussianNoise(level)
-    draws = [noise.sample(truth[i : i + 1], generator=member_generator(seed, i, "noise")) for i in range(len(truth))]
+    draws = [noise.sample(truth[i : i + 1], generator=member_generator(seed, i, "noise")) for i in range(count)]
     data = torch.where(seen, torch.cat(draws), 0.0).to(dtype)
     noise = dataclasses.replace(noise, measured=seen)
     return Inverse("inpainting", instrument(seen, dtype), data, noise, TotalVariation(), truth=truth.to(dtype))
@@ -141,24 +134,6 @@ def holes(shape: tuple[int, ...], missing: float, hole: int, generator: torch.Ge
     return seen[None, None]
 
 
-def field_of(name: str, given: Any) -> Tensor:
-    """``(batch, 1, *space)`` of what was given."""
-    try:
-        image = torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{name} is a {type(given).__name__} that makes no tensor ({error}); give numbers of shape (x, y)"
-        ) from error
-    if image.ndim < 1 or image.is_complex():
-        raise InputError(f"{name} is a real tensor of shape (x, y), or (batch, 1, x, y); take torch.as_tensor(image)")
-    image = image[None, None] if image.ndim <= 3 else image
-    if image.shape[1] != 1:
-        raise InputError(
-            f"{name} has shape {tuple(image.shape)}; give (x, y), or (batch, 1, x, y) with colours as members"
-        )
-    return image if image.is_floating_point() else image.to(torch.float64)
-
-
 def known(name: str, given: Any, shape: torch.Size) -> Tensor:
     """A mask ``(batch, 1, *space)`` of booleans, or of zeros and ones."""
     mask = torch.as_tensor(given)
@@ -172,15 +147,6 @@ def known(name: str, given: Any, shape: torch.Size) -> Tensor:
             f"{name} has shape {tuple(mask.shape[2:])}, the image {tuple(shape[2:])}; give one entry per pixel"
         )
     return mask.expand(shape)
-
-
-def ellipses(count: int, shape: tuple[int, ...], seed: int) -> Tensor:
-    """``count`` random phantoms over the longer side of the image."""
-    pixels = Pixels(shape, tuple(float(m) for m in shape))
-    drawn = [
-        Ellipses.random(1, generator=member_generator(seed, i, "image"), extent=float(max(shape))) for i in range(count)
-    ]
-    return torch.cat([one.image(pixels) for one in drawn])
 
 
 def solver(problem: Inverse) -> Any:

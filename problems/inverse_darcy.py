@@ -27,6 +27,7 @@ import sciml
 from sciml.core import GaussianNoise, Inverse, Linear
 from sciml.discretise import Diffusion
 from sciml.domains import Condition, Dirichlet, GaussianField, Grid, InputError, member_generator
+from sciml.domains.numbers import numbers
 from sciml.forward import ParameterToState, PointValues
 from sciml.priors import Smoothness
 from sciml.solvers import ConjugateGradient, Direct, Discrepancy, GaussNewton, Multigrid
@@ -52,6 +53,10 @@ def problem(
     dtype: torch.dtype = torch.float64,
 ) -> Inverse:
     """The measured values ``data`` at ``points``, or one simulated member: the first that ``draw`` gives for this seed."""
+    if data is None and sigma is not None:
+        raise InputError(
+            "sigma= is the noise of measured data=; that of simulated ones is noise=, a share of the largest"
+        )
     if data is None:
         settings = dict(locals())
         settings.pop("data")
@@ -60,7 +65,7 @@ def problem(
     if points is None or sigma is None:
         raise InputError("measured data need points=, where they were taken, and sigma=, the deviation of their noise")
     grid = box(dim, n, extent, sides)
-    data, points = numbers("data", data), numbers("points", points)
+    data, points = real("data", data), real("points", points)
     forward = model(grid, points.to(dtype), source, dtype)
     return Inverse("inverse darcy", forward, data.to(dtype), GaussianNoise(float(sigma)), Smoothness())
 
@@ -90,7 +95,7 @@ def draw(
         # Away from the sides, where the pressure is known anyway.
         unit = torch.rand(sensors, grid.dim, generator=member_generator(seed, 0, "sensors"), dtype=torch.float64)
         points = (0.05 + 0.9 * unit) * torch.tensor(grid.extent, dtype=torch.float64)
-    points = numbers("points", points).to(torch.float64)
+    points = real("points", points).to(torch.float64)
     fine = box(grid.dim, [2 * m + 1 for m in grid.shape], grid.extent, sides)
     law = GaussianField(power=2.0, shift=9.0, deviation=deviation)
     truth, clean = [], []
@@ -116,12 +121,12 @@ def draw(
     )
 
 
-def numbers(name: str, value: Any) -> Tensor:
-    """A tensor, also of an array or a list."""
-    try:
-        return torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} is a {type(value).__name__} that makes no tensor ({error}); give numbers") from error
+def real(name: str, given: Any) -> Tensor:
+    """A tensor of real numbers."""
+    found = numbers(name, given)
+    if found.is_complex():
+        raise InputError(f"{name} is complex; pressures and places are real, take their real part")
+    return found
 
 
 def model(grid: Grid, points: Tensor, source: float, dtype: torch.dtype) -> ParameterToState:

@@ -9,8 +9,8 @@ units of the image. ``batch=B`` draws random ellipses with random phases; member
 With ``kspace``, what you measured: ``(coil, ky, kx)``, or ``(batch, coil, ky, kx)``, frequency zero at index ``n // 2``, or ``data``, a data
 set or file with that field (``slice`` picks one of several). ``mask`` is where k-space was sampled (None: where it is
 not zero); ``maps`` are the coils' sensitivities, of the shape of ``kspace`` (None: estimated by ESPIRiT, or from images of low
-resolution where the sampled middle is too small for it); ``sigma`` is the noise per real component (None: estimated for every
-coil from the rim of k-space). The axes of the image are those of k-space, in their order; lengths are in mm
+resolution where the sampled middle is too small for it); ``sigma`` is the noise per real component, one number or ``(coil, 1)`` (None:
+estimated for every coil from the rim of k-space). The axes of the image are those of k-space, in their order; lengths are in mm
 where the file tells them, otherwise in pixels.
 
 The prior is total variation; ``problem.with_prior(None)`` is CG-SENSE, stopped at the noise. *Fails when* the object moved,
@@ -20,7 +20,6 @@ or k-space does not reach down to the noise at its rim (sigma is then too large:
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import os
 import warnings
@@ -32,7 +31,8 @@ from torch import Tensor
 
 import sciml
 from sciml.core import GaussianNoise, Inverse
-from sciml.domains import InputError, Pixels
+from sciml.domains import InputError, Pixels, member_generator
+from sciml.domains.numbers import numbers
 from sciml.domains.phantoms import Ellipses, shepp_logan
 from sciml.forward import Fourier, PoissonDisc, birdcage_maps, espirit, low_resolution_maps
 from sciml.forward._coils import canonical_mask
@@ -68,7 +68,7 @@ def problem(
     if kspace is not None:
         return measured(kspace, mask, maps, sigma, None, dtype)
     phantom = shepp_logan() if phantom is None else phantom
-    phases = [smooth_phase(generator(seed, i, "phase")) for i in range(phantom.batch)]
+    phases = [smooth_phase(member_generator("mri", seed, i, "phase")) for i in range(phantom.batch)]
     return simulated(phantom, phases, mask, maps, sigma, n, coils, acceleration, sampling, finer, seed, dtype)
 
 
@@ -80,7 +80,7 @@ def draw(count: int, *, seed: int = 0, **settings: Any) -> Inverse:
         raise InputError("batch= draws random ellipses; for your own phantom give phantom= without batch=")
     if count < 1:
         raise InputError(f"count is {count}; draw at least one member")
-    rows = [Ellipses.random(1, generator=generator(seed, i, "image")) for i in range(count)]
+    rows = [Ellipses.random(1, generator=member_generator("mri", seed, i, "image")) for i in range(count)]
     most = max(row.value.shape[1] for row in rows)
     return problem(phantom=stacked([padded(row, most) for row in rows]), seed=seed, **settings)
 
@@ -123,7 +123,7 @@ def simulated(
     ):  # each by itself: the bits of a transform may depend on how many are done together
         truths.append(phantom[i : i + 1].image(pixels) * turned(phase, pixels))
         clean = band(wide.zero_filled(wide(phantom[i : i + 1].image(fine) * turned(phase, fine))), n, finer)
-        rows.append(law.sample(scan.sample(clean), generator=generator(seed, i, "noise")))
+        rows.append(law.sample(scan.sample(clean), generator=member_generator("mri", seed, i, "noise")))
     posed = Inverse("mri", scan, torch.cat(rows), law, TotalVariation(), truth=torch.cat(truths))
     return posed if dtype == torch.float64 else posed.to(dtype)
 
@@ -183,10 +183,16 @@ def opened(data: Any, slice: int) -> tuple[Any, Any, tuple[float, ...] | None]:
         if not -count <= slice < count:
             raise InputError(f"slice is {slice}; the scan has {count} slices")
         field = field.isel(slice=slice)
-    field = field.transpose("coil", ...)
-    if not 2 <= field.ndim <= 4:
+    if "trajectory" in data.variables:
         raise InputError(
-            f"kspace has the axes {', '.join(map(str, field.dims))}; mri needs coil and one to three of k-space"
+            "kspace was sampled along a trajectory, and mri reconstructs from a grid; regrid it, or build an Inverse with sciml.forward.NonuniformFourier"
+        )
+    field = field.transpose("coil", ...)
+    others = [str(axis) for axis in field.dims[1:] if axis not in ("kx", "ky", "kz")]
+    if others or field.ndim < 2:
+        raise InputError(
+            f"kspace has the axes {', '.join(map(str, field.dims))}; mri needs coil and one to three of kx, ky and kz"
+            + (f": pick one of {others[0]} with data.isel({others[0]}=0), or rename it" if others else "")
         )
     mask = None
     if "mask" in data:
@@ -211,7 +217,7 @@ def measured(
     dtype: torch.dtype,
 ) -> Inverse:
     """A measured scan: mask, maps and noise from the data where they are not given."""
-    y = tensor("kspace", kspace)
+    y = numbers("kspace", kspace)
     if not y.is_complex():
         raise InputError(
             f"kspace is real ({y.dtype}); mri needs complex numbers, such as torch.complex(real, imaginary)"
@@ -222,7 +228,7 @@ def measured(
     shape, coils = tuple(y.shape[2:]), y.shape[1]
     lengths = tuple(m * h for m, h in zip(shape, spacing or (1.0,) * len(shape), strict=True))
     pixels = Pixels(shape, lengths, unit="1" if spacing is None else "mm")
-    sampled = touched(y) if mask is None else canonical_mask("mri", tensor("mask", mask), pixels)
+    sampled = touched(y) if mask is None else canonical_mask("mri", numbers("mask", mask), pixels)
     scan = Fourier(pixels, ones(y), sampled)
     picked = scan.sample(y)
     bad = ~torch.isfinite(picked)
@@ -237,7 +243,7 @@ def measured(
     if maps is None:
         known = ones(y) if coils == 1 else torch.stack([estimated(one, sampled) for one in scan.zero_filled(picked)])
     else:
-        known = tensor("maps", maps)
+        known = numbers("maps", maps)
         known = known.to(y.dtype) if known.is_complex() else known
         if known.shape[-len(shape) - 1 :] != y.shape[1:]:
             raise InputError(
@@ -245,6 +251,10 @@ def measured(
             )
     scan = Fourier(pixels, known, sampled)
     scan.validate("mri")
+    if isinstance(sigma, Tensor) and sigma.ndim == 1 and len(sigma) not in (1, len(y)):
+        raise InputError(
+            f"sigma has shape {tuple(sigma.shape)} for {len(y)} members; give one number for each of them, or ({coils}, 1) for the coils"
+        )
     level = (
         torch.stack([noise_level(one, scan.points / torch.tensor(shape)) for one in picked]) if sigma is None else sigma
     )
@@ -296,14 +306,6 @@ def noise_level(picked: Tensor, points: Tensor) -> Tensor:
     return level.unsqueeze(1)
 
 
-def tensor(name: str, given: Any) -> Tensor:
-    """A tensor of numbers."""
-    try:
-        return torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} is a {type(given).__name__} that makes no tensor ({error}); give numbers") from error
-
-
 def solver(problem: Inverse) -> Any:
     """Conjugate gradients without a prior, primal-dual steps for convex ones, proximal gradient steps for learned ones."""
     if problem.prior is None:
@@ -311,9 +313,3 @@ def solver(problem: Inverse) -> Any:
     posed = dataclasses.replace(problem, weight=1.0)
     inner: Any = PrimalDual() if PrimalDual().accepts(posed) is None else ProximalGradient()
     return Discrepancy(inner) if problem.weight is None else inner
-
-
-def generator(seed: int, index: int, what: str) -> torch.Generator:
-    """Independent of the other members, and of what else is drawn: all goes through a hash."""
-    word = hashlib.sha256(f"mri {seed} {index} {what}".encode()).digest()[:8]
-    return torch.Generator().manual_seed(int.from_bytes(word, "little") >> 1)

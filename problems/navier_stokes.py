@@ -29,6 +29,7 @@ from sciml.core import Evolution, Law
 from sciml.discretise import Spectrum
 from sciml.discretise.spectral import modes
 from sciml.domains import GaussianField, Grid, InputError, Periodic, Space, member_generator
+from sciml.domains.numbers import numbers
 from sciml.solvers import Collocation, ExponentialRungeKutta
 from sciml.training import Translation
 
@@ -140,7 +141,7 @@ def _resolved(w: Tensor, space: Space) -> tuple[Tensor, Tensor]:
 
 def _share(weigh: Tensor, w: Tensor, space: Space) -> Tensor:
     product = (weigh * transport(w, space)).flatten(1)
-    return 1 + product.mean(1) / product.abs().mean(1).clamp_min(1e-300)
+    return 1 + product.mean(1) / product.abs().mean(1).clamp_min(torch.finfo(product.dtype).tiny)
 
 
 def problem(
@@ -191,8 +192,8 @@ def draw(
     x, y = (2 * math.pi * p / length for p, length in zip(grid.points(), grid.extent, strict=True))
     if force is None:
         push, pushed = 0.1 * (torch.sin(x + y) + torch.cos(x + y)), "force of Li et al."
-    elif isinstance(force, Tensor) and force.ndim:
-        push, pushed = force, "given force"
+    elif numbers("force", force).ndim:
+        push, pushed = numbers("force", force), "given force"
     elif float(force) == 0.0:
         push, pushed = torch.zeros(shape, dtype=torch.float64), "no force"
     else:
@@ -205,7 +206,7 @@ def draw(
         drawn = torch.cat([field.sample(unit, 1, member_generator(seed, i)) for i in range(count)])
         start, origin = _on(drawn, shape), f"start of covariance {scale**2:.4g} (-laplacian + {shift:g})^-{power:g}"
     else:
-        origin = "given start"
+        start, origin = numbers("start", start), "given start"
     for name, value in (("start", start), ("force", push)):
         centre = value.double().flatten(-2).mean(-1).abs().max()
         if float(centre) > 1e-6 * max(float(value.abs().max()), 1e-300):

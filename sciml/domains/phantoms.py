@@ -10,8 +10,9 @@ from torch import Tensor
 
 from sciml.domains.errors import InputError
 from sciml.domains.pixels import Pixels
+from sciml.domains.random_fields import member_generator
 
-__all__ = ["Ellipses", "shepp_logan"]
+__all__ = ["Ellipses", "random_images", "shepp_logan"]
 
 _AT_ONCE = 1 << 21  # numbers in one temporary tensor
 
@@ -164,6 +165,15 @@ def shepp_logan(dtype: torch.dtype = torch.float64) -> Ellipses:
     table = torch.tensor(_SHEPP_LOGAN, dtype=torch.float64).unsqueeze(0)
     parts = (table[..., 3:5], table[..., 1:3], torch.deg2rad(table[..., 5]), table[..., 0])
     return Ellipses(*(part.to(dtype) for part in parts))
+
+
+def random_images(count: int, shape: tuple[int, int], seed: int) -> Tensor:
+    """``count`` images ``(count, 1, *shape)`` of ``Ellipses.random`` over the longer side; ``i`` depends on ``seed`` and ``i`` alone."""
+    pixels = Pixels(shape, tuple(float(m) for m in shape))
+    drawn = [
+        Ellipses.random(1, generator=member_generator(seed, i, "image"), extent=float(max(shape))) for i in range(count)
+    ]
+    return torch.cat([one.image(pixels) for one in drawn])
 
 
 def _shares(centre: Tensor, axes: Tensor, angle: Tensor, x: Tensor, y: Tensor, spacing: tuple[float, ...]) -> Tensor:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sciml.domains.errors import InputError
+from sciml.domains.numbers import numbers
 from sciml.domains.space import Space
 
-__all__ = ["Pixels"]
+__all__ = ["Pixels", "images"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,3 +105,19 @@ def _numbers(name: str, values: float | Sequence[float], dim: int, default: floa
     if len(numbers) != dim:
         raise InputError(f"{name} has {len(numbers)} entries, the image has {dim} axes; give one number per axis")
     return numbers
+
+
+def images(name: str, given: Any) -> Tensor:
+    """``(batch, 1, *space)`` of one real image ``(x, y)``, in one to three axes, or of several ``(batch, 1, *space)``.
+
+    Also of arrays and lists; integers become float64. Raises InputError, which calls it ``name``, for anything else.
+    """
+    found = numbers(name, given)
+    if found.ndim < 1 or found.is_complex():
+        raise InputError(f"{name} is a real tensor of shape (x, y), or (batch, 1, x, y); take torch.as_tensor(image)")
+    found = found[None, None] if found.ndim <= 3 else found
+    if found.shape[1] != 1:
+        raise InputError(
+            f"{name} has shape {tuple(found.shape)}; give (x, y), or (batch, 1, x, y) with colours as members"
+        )
+    return found if found.is_floating_point() else found.to(torch.float64)

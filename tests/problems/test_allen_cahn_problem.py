@@ -174,3 +174,11 @@ def test_refusals(settings: dict[str, Any], sentence: str) -> None:
 def test_single_precision_keeps_its_certificate() -> None:
     solution = sciml.solve(sciml.problem("allen_cahn", n=16, width=0.1, dtype="float32", batch=2, times=(1.0,)))
     assert solution.ok and solution.value.dtype == torch.float32
+
+
+def test_a_start_comes_as_an_array() -> None:
+    start = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    wanted = sciml.problem("allen_cahn", dim=1, n=9, start=start)
+    assert torch.equal(sciml.problem("allen_cahn", dim=1, n=9, start=start.numpy()).start, wanted.start)
+    with pytest.raises(InputError, match="start is a str that makes no tensor"):
+        sciml.problem("allen_cahn", dim=1, n=9, start="mixed")

@@ -181,6 +181,7 @@ def test_a_mask_is_heeded_by_the_corrections() -> None:
     [
         (lambda d: d.isel(bin=slice(9, 10)), "single bin"),
         (lambda d: d.isel(bin=[0, 2, 1, 3]), "neither increase nor decrease"),
+        (lambda d: d.isel(bin=[0, 1, 2, 3, 4, 7, 8, 9]), "not spaced evenly"),
         (lambda d: d.rename(view="projection"), "sinogram has the axes projection, bin"),
     ],
 )

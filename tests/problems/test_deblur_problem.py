@@ -67,8 +67,29 @@ def test_your_own_image_and_other_dimensions() -> None:
     assert volume.data.shape == (1, 1, 6, 7, 8)
 
 
+def test_images_come_as_arrays_lists_and_batches() -> None:
+    """Each member is blurred as it would be alone; several images are not shortened to the first."""
+    images = torch.rand(3, 1, 9, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    posed = sciml.problem("deblur", image=images.numpy(), width=1.0, kernel=None)
+    assert posed.batch == 3 and torch.equal(posed.truth, images)
+    for given in (images[0, 0].numpy(), images[0, 0].tolist()):
+        assert torch.equal(sciml.problem("deblur", image=given, width=1.0).data, posed.data[:1])
+    repeated = sciml.problem("deblur", image=images[0, 0], width=1.0, batch=2)
+    assert repeated.batch == 2 and torch.equal(repeated.truth[1], images[0])
+    assert not torch.equal(repeated.data[0], repeated.data[1])  # noise of its own
+    kernel = torch.ones(3, 3, dtype=torch.float64) / 9
+    one, two = (sciml.problem("deblur", n=12, kernel=k) for k in (kernel, kernel.numpy()))
+    assert torch.equal(one.data, two.data)
+
+
 def test_bad_settings_are_named() -> None:
     image = torch.zeros(9, 9, dtype=torch.float64)
+    with pytest.raises(InputError, match="3 images and batch=2"):
+        sciml.problem("deblur", image=torch.zeros(3, 1, 9, 9), batch=2)
+    with pytest.raises(InputError, match="real tensor"):
+        sciml.problem("deblur", image=image + 1j)
+    with pytest.raises(InputError, match="makes no tensor"):
+        sciml.problem("deblur", image="sharp")
     with pytest.raises(InputError, match="no boundary 'mirror'; deblur knows reflect"):
         sciml.problem("deblur", n=16, boundary="mirror")
     with pytest.raises(InputError, match="not both"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from pathlib import Path
@@ -106,6 +107,26 @@ def test_a_reference_calibrates_background_and_contact() -> None:
     assert float(found.value[0, 0, inside].mean()) > 0.5 > 5 * float(found.value[0, 0, x < 0].abs().mean())
     amperes = sciml.problem("eit", data=tank(contrast=4.0, units="A"), reference=tank(), **PLACED)
     assert torch.allclose(amperes.data, posed.data)
+
+
+def test_axes_and_electrodes_are_found_by_name() -> None:
+    """The same measurement with its axes in another order and its electrodes' angles in the file, which are checked."""
+    angle = 0.3 + 2 * math.pi * np.arange(8) / 8
+    turned = tank(contrast=4.0).transpose().assign_attrs(radius=0.1)
+
+    def placed(angles: Any, **names: str) -> Any:
+        data = turned.assign_coords(electrode_angle=("electrode", angles)).rename(names)
+        return sciml.problem("eit", data=data, reference=tank(), nodes=150)
+
+    posed = sciml.problem("eit", data=tank(contrast=4.0), reference=tank(), **PLACED)
+    torch.testing.assert_close(placed(np.mod(angle, 2 * math.pi)).data, posed.data)
+    with pytest.raises(InputError, match="eit needs measurement and electrode"):
+        placed(angle, measurement="channel")
+    with pytest.raises(InputError, match="clockwise"):
+        placed(-angle)
+    for wrong in (angle + 0.2 * (np.arange(8) == 5), np.rad2deg(angle), np.where(np.arange(8) == 3, np.nan, angle)):
+        with pytest.raises(InputError, match="not spaced evenly"):
+            placed(wrong)
 
 
 def test_missing_voltages_are_left_out() -> None:

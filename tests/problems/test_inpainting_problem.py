@@ -106,6 +106,7 @@ IMAGE = torch.zeros(9, 9, dtype=torch.float64)
         ({"data": "photograph"}, "makes no tensor"),
         ({"data": IMAGE + 1j}, "real tensor"),
         ({"data": IMAGE, "batch": 2}, "without batch="),
+        ({"image": torch.zeros(3, 1, 9, 9), "batch": 2}, "3 images and batch=2"),
         ({"sigma": 0.0}, "sigma is 0"),
         ({"missing": 1.0}, "missing is 1"),
         ({"hole": 0}, "hole is 0"),

@@ -92,6 +92,10 @@ def test_other_sides_and_measured_data() -> None:
 def test_bad_settings_are_named() -> None:
     with pytest.raises(InputError, match="need points="):
         sciml.problem("inverse_darcy", data=torch.zeros(3, dtype=torch.float64))
+    with pytest.raises(InputError, match="sigma= is the noise of measured data="):
+        sciml.problem("inverse_darcy", n=9, sigma=0.1)
+    with pytest.raises(InputError, match="data is complex"):
+        sciml.problem("inverse_darcy", n=9, data=[1j], points=[[0.5, 0.5]], sigma=0.1)
     with pytest.raises(InputError, match="noise 0"):
         sciml.problem("inverse_darcy", n=9, noise=0.0)
     with pytest.raises(InputError, match="outside the box"):

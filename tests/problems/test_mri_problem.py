@@ -144,7 +144,9 @@ def test_a_data_set_with_axes_in_any_order() -> None:
     for bad, words in (
         (data.rename(kspace="k"), "'kspace'"),
         (data.isel(slice=1), None),
-        (data.expand_dims(contrast=2, echo=2), "axes"),
+        (data.expand_dims(contrast=2, echo=2), "pick one of contrast"),
+        (data.expand_dims(repetition=2).drop_vars("mask"), "pick one of repetition"),  # no third axis of k-space
+        (data.assign(trajectory=(("kx", "component"), np.zeros((48, 2)))), "along a trajectory"),
     ):
         if words is None:
             assert torch.equal(sciml.problem("mri", data=bad).data, made.data)
@@ -173,6 +175,7 @@ def with_nan(k: Tensor) -> Tensor:
         (lambda k: {"kspace": k, "maps": 0 * k}, "vanish"),
         (lambda k: {"kspace": k, "maps": k[:, :2]}, "maps have shape"),
         (lambda k: {"kspace": k, "maps": k.real}, "real"),
+        (lambda k: {"kspace": k, "sigma": torch.ones(k.shape[1])}, "1\\) for the coils"),
         (lambda k: {"kspace": torch.cat([k, k.roll(1, -1)])}, "different points"),
         (lambda k: {"kspace": "k.npy"}, "makes no tensor"),
         (lambda k: {"kspace": k, "data": k}, "not both"),

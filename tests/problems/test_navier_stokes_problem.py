@@ -215,3 +215,22 @@ def test_refusals(settings: dict[str, object], sentence: str) -> None:
 def test_single_precision_keeps_its_certificate() -> None:
     solution = sciml.solve(sciml.problem("navier_stokes", n=24, dtype="float32", batch=2, times=(0.5, 1.0)))
     assert solution.ok and solution.value.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_water_at_rest_has_balances(dtype: torch.dtype) -> None:
+    """Nothing is moved, so no share of it is made: one, not a quotient of zeros."""
+    problem = sciml.problem("navier_stokes", n=16, force=0, start=torch.zeros(16, 16), dtype=dtype)
+    for told in problem.invariants.values():
+        assert float(told(problem.start)) == 1
+
+
+def test_starts_come_as_arrays_and_lists() -> None:
+    x = torch.arange(12, dtype=torch.float64) * (2 * math.pi / 12)
+    w = x.sin()[:, None] * x.cos()
+    wanted = sciml.problem("navier_stokes", n=12, start=w, force=2 * w)
+    for given in (w.numpy(), w.tolist()):
+        made = sciml.problem("navier_stokes", n=12, start=given, force=(2 * w).numpy())
+        assert torch.equal(made.start, wanted.start) and torch.equal(made.fields["force"], wanted.fields["force"])
+    with pytest.raises(InputError, match="start is a str that makes no tensor"):
+        sciml.problem("navier_stokes", n=12, start="still")
