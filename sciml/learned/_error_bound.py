@@ -26,6 +26,7 @@ from torch import Tensor
 
 from sciml.core.evolution import Evolution
 from sciml.learned._galerkin import Interpolated, SmallSystem, full_rate
+from sciml.learned._pointwise import slope
 from sciml.solvers._semidiscrete import Semidiscrete
 
 __all__ = ["bound_of", "nodes_of"]
@@ -80,16 +81,10 @@ def _growth(rich: SmallSystem, a: Tensor) -> Tensor:
     if isinstance(rich.rest, Interpolated):
         matrix = matrix + rich.rest.slope(a.squeeze(1))
     elif rich.rest is not None:
-        r = a.shape[-1]
-        columns = [
-            torch.func.jvp(
-                lambda x: rich.evolution.rest(rich.evolution.begin, x, space=rich.evolution.space),
-                (a,),
-                (e.expand(a.shape).contiguous(),),
-            )[1]
-            for e in torch.eye(r, dtype=a.dtype)
-        ]
-        matrix = matrix + torch.stack([c.squeeze(1) for c in columns], -1)
+        law, space, begin = rich.evolution.rest, rich.evolution.space, rich.evolution.begin
+        unit = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+        columns = [slope(law, space, begin, a, e.expand(a.shape)).squeeze(1) for e in unit]
+        matrix = matrix + torch.stack(columns, -1)
     matrix = matrix[:, :GROWTH_MODES, :GROWTH_MODES]
     values: Tensor = torch.linalg.eigvalsh((matrix + matrix.mT) / 2)[:, -1]
     return values

@@ -20,7 +20,7 @@ from torch import Tensor
 from sciml.core.evolution import Evolution
 from sciml.core.law import Law, no_law
 from sciml.domains.space import Space
-from sciml.learned._pointwise import Pointwise
+from sciml.learned._pointwise import Pointwise, constant
 from sciml.learned._reduction import Reduction
 from sciml.solvers._semidiscrete import Semidiscrete
 
@@ -137,17 +137,25 @@ class SmallSystem:
         stiff = _Eigenbasis(vectors, values.unsqueeze(1))
         rest: Interpolated | Projected | None = None
         law = Law(no_law)
-        if not system.linear:
+        if not system.linear and constant(problem):
+            fed = problem.rest(problem.begin, space.zeros(batch).to(modes), space=space)
+            law = Law(_fed, constant=(fed.flatten(1) @ tested).unsqueeze(1))
+        elif not system.linear:
             found = Interpolated.of(problem, reduction, modes, points)
             if found is not None:
-                rest, constant = found
-                law = Law(rest, constant=constant)
+                rest, zero = found
+                law = Law(rest, constant=zero)
             else:
                 rest = Projected(system, modes, tested)
                 law = Law(rest)
         small = Space(None, (1, r), dtype=torch.float64, device=space.device)
         evolution = Evolution(f"{problem.name}, reduced", small, start, times, law, stiff, problem.begin)
         return SmallSystem(evolution, modes, matrix, rest)
+
+
+def _fed(t: float, a: Tensor, *, constant: Tensor) -> Tensor:
+    """What does not depend on the state."""
+    return constant.expand_as(a)
 
 
 def _projected(problem: Evolution, system: Semidiscrete, modes: Tensor, tested: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from sciml.core.evolution import Evolution
 from sciml.core.law import Law
 from sciml.domains.space import Space
 
-__all__ = ["Pointwise"]
+__all__ = ["Pointwise", "constant", "slope"]
 
 DEGREE = 16
 EXACT = 1e-9  # of N: beyond, the law is not of this form
@@ -97,7 +97,27 @@ class Pointwise:
         )
 
 
+def constant(problem: Evolution) -> bool:
+    """Whether the law depends on neither the state nor the time, as where side values feed a linear equation."""
+    law, space = problem.rest, problem.space
+    with torch.enable_grad():
+        u = problem.start.detach().expand(problem.batch, *space.shape).requires_grad_()
+        first = law(problem.begin, u, space=space)
+        later = law(problem.times[-1], u, space=space)
+        free = not first.requires_grad or torch.autograd.grad(first.sum(), u, allow_unused=True)[0] is None
+    return free and torch.equal(first, later)
+
+
 def slope(law: Law, space: Space, t: float, u: Tensor, v: Tensor) -> Tensor:
-    """The derivative of ``law(t, u)`` along ``v``."""
-    result: Tensor = torch.func.jvp(lambda w: law(t, w, space=space), (u,), (v,))[1]
-    return result
+    """The derivative of ``law(t, u)`` along ``v``: two backward passes, the second one linear."""
+    with torch.enable_grad():
+        at = u.detach().requires_grad_()
+        value = law(t, at, space=space)
+        if not value.requires_grad:
+            return torch.zeros_like(v)
+        weights = torch.zeros_like(value, requires_grad=True)
+        (pulled,) = torch.autograd.grad(value, at, weights, create_graph=True)
+        if not pulled.requires_grad:
+            return torch.zeros_like(v)
+        (result,) = torch.autograd.grad(pulled, weights, v, allow_unused=True)
+    return torch.zeros_like(v) if result is None else result.detach()

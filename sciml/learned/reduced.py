@@ -163,7 +163,7 @@ class ReducedModel(Solver):
             away = space.norm(rich.field(states[:, j]) - value[:, i])
             found.append((away + bounds[:, j]) / space.norm(value[:, i]).clamp_min(1e-300) + 2 * SHARE)
             if t == problem.begin:
-                found[-1] = torch.zeros_like(found[-1])  # the start itself
+                found[-1] = torch.full_like(found[-1], 1e-14)  # the start itself, up to rounding
         return torch.stack(found)
 
 
