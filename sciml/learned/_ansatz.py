@@ -70,8 +70,11 @@ def box_of(problem: Problem, ranges: tuple[tuple[float, float], ...] = ()) -> Bo
 class Symmetry(Protocol):
     """``u(mirror(x)) = sign u(x)`` with the reflection of one axis about a point."""
 
-    axis: int
-    about: float
+    @property
+    def axis(self) -> int: ...
+
+    @property
+    def about(self) -> float: ...
 
     @property
     def sign(self) -> float: ...
@@ -106,7 +109,8 @@ class Even:
 class Form(Protocol):
     """How the network becomes a candidate solution."""
 
-    symmetries: tuple[Symmetry, ...]
+    @property
+    def symmetries(self) -> tuple[Symmetry, ...]: ...
 
     def ansatz(self, problem: Any, box: Box) -> Ansatz: ...
 
@@ -154,7 +158,7 @@ class Ansatz:
     def values(self, layers: Layers, theta: Tensor, points: Tensor) -> Tensor:
         """The candidate at points, in pieces that fit the caches."""
         parts = []
-        for some in points.split(8192):
+        for some in torch.split(points, 8192):
             patch = self.patch(some, Streams.of([]))
             parts.append(patch.candidate(layers.forward(theta, patch.inputs, patch.streams)[0])[0])
         return torch.cat(parts)
@@ -209,14 +213,13 @@ class Exact:
         plain = _plain(problem, box, self.symmetries, self.harmonics)
         continuous, grid = problem.continuous, problem.space.grid
         if continuous.lift is not None:
-            base, factor = _lifted(problem, box)
-            return Ansatz(box, plain.half, plain.features, plain.copies, base, factor)
+            return Ansatz(box, plain.half, plain.features, plain.copies, *_lifted(problem, box))
         held = _held(grid)
         evolving = isinstance(problem, Evolution)
         base: Any = None
         if evolving:
-            known = known_tensors(problem)
-            base = Evolved.of(problem) or Held(known["start"], grid.dim)
+            start = known_tensors(problem)["start"]
+            base = start if isinstance(start, Evolved) else Held(start, grid.dim)
             _meets(problem, base, box, held)
         elif any(value for value in held.values()):
             base = Held(_between(grid, held), grid.dim)

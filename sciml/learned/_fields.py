@@ -122,6 +122,11 @@ class Evolved:
         kept = c.abs() > SMALL * c.abs().max()
         return Evolved(mesh[:, kept], symbol.reshape(-1)[kept], c[kept], grid.origin, problem.begin)
 
+    def __call__(self, *x: Tensor) -> Tensor:
+        """The start itself as a function of position."""
+        phase = (torch.stack(x, -1) - torch.tensor(self.origin, dtype=x[0].dtype)) @ self.waves
+        return torch.cos(phase) @ self.amplitudes.real - torch.sin(phase) @ self.amplitudes.imag
+
     def jets(self, points: Tensor, streams: Streams) -> Tensor:
         """The streams ``(streams, points)`` at ``points`` with columns ``(*x, t, ...)``."""
         dim = len(self.waves)
@@ -162,4 +167,6 @@ def known_tensors(problem: Problem) -> dict[str, Any]:
             found[name] = value.reshape(())
         elif value.ndim == grid.dim + 2 and all(n in (1, m) for n, m in zip(value.shape[2:], grid.shape, strict=True)):
             found[name] = Interpolant(value[0, 0], grid)
+    if isinstance(problem, Evolution):
+        found["start"] = Evolved.of(problem) or found["start"]
     return found

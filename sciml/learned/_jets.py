@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sciml.domains.errors import InputError
 from sciml.networks import MLP, SIREN
@@ -158,6 +159,37 @@ def sine_slopes(z: Tensor, order: int) -> list[Tensor]:
     return [(s, c, -s, -c)[k % 4] for k in range(order + 1)]
 
 
+def sigmoid_slopes(z: Tensor, order: int) -> list[Tensor]:
+    """The logistic function, ``(1 + tanh(z / 2)) / 2``, and its derivatives."""
+    found = tanh_slopes(z / 2, order)
+    return [0.5 + 0.5 * found[0], *(0.5 ** (k + 1) * slope for k, slope in enumerate(found[1:], 1))]
+
+
+def gaussian_slopes(z: Tensor, order: int) -> list[Tensor]:
+    """The normal distribution function and its derivatives: Hermite polynomials times the bell."""
+    bell = torch.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    found, before, now = [0.5 * torch.erfc(-z / math.sqrt(2))], torch.zeros_like(z), torch.ones_like(z)
+    for k in range(order):
+        found.append(bell * now if k % 2 == 0 else -bell * now)
+        before, now = now, z * now - k * before
+    return found
+
+
+def gated(gate: Callable[[Tensor, int], list[Tensor]]) -> Callable[[Tensor, int], list[Tensor]]:
+    """``z g(z)`` and its derivatives ``z g^(k) + k g^(k-1)``: silu from the logistic function, gelu from the normal one."""
+
+    def slopes(z: Tensor, order: int) -> list[Tensor]:
+        g = gate(z, order)
+        return [z * g[0], *(z * g[k] + k * g[k - 1] for k in range(1, order + 1))]
+
+    return slopes
+
+
+def softplus_slopes(z: Tensor, order: int) -> list[Tensor]:
+    """``log(1 + exp(z))``, whose derivative is the logistic function."""
+    return [functional.softplus(z), *sigmoid_slopes(z, max(order - 1, 0))[:order]]
+
+
 def slopes_of(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor, int], list[Tensor]]:
     """Any function of single numbers and its derivatives, by forward mode nested as often as needed."""
 
@@ -200,7 +232,10 @@ class Layers:
         sizes = (layers[0].weight.shape[1], *(one.weight.shape[0] for one in layers))
         if isinstance(network, SIREN):
             return Layers(sizes, sine_slopes, network.omega)
-        known = {torch.tanh: tanh_slopes, torch.sin: sine_slopes}
+        known: dict[Any, Any] = {
+            torch.tanh: tanh_slopes, torch.sin: sine_slopes, functional.silu: gated(sigmoid_slopes),
+            functional.gelu: gated(gaussian_slopes), functional.softplus: softplus_slopes,
+        }  # fmt: skip
         return Layers(sizes, known.get(network.function) or slopes_of(network.function))
 
     @property
@@ -246,12 +281,6 @@ class Layers:
             out[:, at : at + o * i] = torch.bmm(left, right).reshape(points, o * i)
             out[:, at + o * i : at + o * (i + 1)] = bar[0].reshape(copies, points, o).sum(0)
             at += o * (i + 1)
-
-
-def starting(network: nn.Module) -> Tensor:
-    """All weights of a network in one row, in double precision."""
-    parts = [tensor.detach().reshape(-1) for layer in network.layers for tensor in (layer.weight, layer.bias)]  # type: ignore[union-attr, operator]
-    return torch.cat(parts).to(torch.float64)
 
 
 def smoothness(network: nn.Module) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sciml.core.continuous import At
 from sciml.domains.errors import InputError
-from sciml.learned._ansatz import Ansatz, Patch
+from sciml.learned._ansatz import Patch
 from sciml.learned._jets import Index, Layers, Streams
 
 __all__ = ["Jets", "LeastSquares", "Term", "orders"]
@@ -96,7 +96,7 @@ def _none(*_: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """Rows ``weight^(1/2) law(u) / points^(1/2)``. ``columns`` name parameters that are coordinates, ``unknown`` one that is sought."""
+    """Rows ``weight^(1/2) law(u) / points^(1/2)``, ``weight`` a number or one per point. ``columns`` name parameters that are coordinates."""
 
     name: str
     law: Law
@@ -104,13 +104,20 @@ class Term:
     parameters: Mapping[str, Any]
     timed: bool = False
     columns: tuple[str, ...] = ()
-    weight: float = 1.0
+    weight: float | Tensor = 1.0
+    begin: float = 0.0
     memory: dict[Any, Tensor] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         """Number of rows."""
         return len(self.patch.points)
+
+    @property
+    def scale(self) -> Tensor:
+        """What the rows are multiplied with."""
+        weight = torch.as_tensor(self.weight, dtype=self.patch.points.dtype)
+        return (weight / self.count).sqrt().expand(self.count)
 
     def at(self, values: Tensor, unknown: Mapping[str, Tensor]) -> Jets:
         """What the law sees."""
@@ -135,7 +142,7 @@ class LeastSquares:
     unknown: tuple[str, ...] = ()
     of: Callable[[Tensor], Tensor] = torch.exp
 
-    def weighted(self, weights: Sequence[float]) -> LeastSquares:
+    def weighted(self, weights: Sequence[float | Tensor]) -> LeastSquares:
         """With other weights of the terms."""
         return replace(self, terms=tuple(replace(t, weight=w) for t, w in zip(self.terms, weights, strict=True)))
 
@@ -149,7 +156,7 @@ class LeastSquares:
 
     def rows(self, theta: Tensor) -> Tensor:
         """All residuals, scaled."""
-        return torch.cat([self.residual(t, theta) * (t.weight / t.count) ** 0.5 for t in self.terms])
+        return torch.cat([self.residual(t, theta) * t.scale for t in self.terms])
 
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Half the sum of squares and its gradient, by reverse mode."""
@@ -165,7 +172,6 @@ class LeastSquares:
         result = torch.zeros(total, len(theta), dtype=theta.dtype)
         values, at = [], 0
         for term in self.terms:
-            scale = (term.weight / term.count) ** 0.5
             block = result[at : at + term.count]
             weights = theta[: self.layers.count].detach()
             with torch.enable_grad():
@@ -181,19 +187,15 @@ class LeastSquares:
             bars, rest = full[: len(entered)], full[len(entered) :]
             self.layers.rows(bars, [a.detach() for a in seen], len(term.patch.signs), block[:, : self.layers.count])
             for i, slope in enumerate(rest):
-                number = theta[self.layers.count + i]
-                chain = torch.func.jvp(self.of, (number,), (torch.ones_like(number),))[1]
+                with torch.enable_grad():
+                    number = theta[self.layers.count + i].detach().clone().requires_grad_()
+                    (chain,) = torch.autograd.grad(self.of(number), number)
                 block[:, self.layers.count + i] = slope * chain
-            block *= scale
-            values.append(r.detach() * scale)
+            block *= term.scale.unsqueeze(1)
+            values.append(r.detach() * term.scale)
             at += term.count
         return torch.cat(values), result
 
 
 def _full(r: Tensor, term: Term) -> Tensor:
     return r if r.ndim else r.expand(term.count)
-
-
-def patch_for(ansatz: Ansatz, law: Law, points: Tensor, parameters: Mapping[str, Any], timed: bool) -> Patch:
-    """The patch of a law's points, with the streams that it asks for."""
-    return ansatz.patch(points, orders(law, points, ansatz.box.dim, timed, parameters))

@@ -21,7 +21,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -30,41 +29,28 @@ from torch import Tensor, nn
 from sciml.core.continuous import At
 from sciml.core.evolution import Evolution
 from sciml.core.gradients import Detach, Gradient
+from sciml.core.inverse import Inverse
 from sciml.core.loop import run as loop
 from sciml.core.problem import Problem
 from sciml.core.solution import Answer, Code
 from sciml.core.solver import Context, Iterative, running
-from sciml.domains.boundary import Periodic
 from sciml.domains.errors import InputError
 from sciml.domains.grid import Grid
-from sciml.learned._ansatz import Ansatz, Box, Even, Exact, Form, Odd, Penalised, box_of
+from sciml.learned._ansatz import Even, Exact, Form, Odd, Penalised, box_of
 from sciml.learned._fields import known_tensors
-from sciml.learned._jets import Layers, smoothness, starting
+from sciml.learned._jets import Layers
 from sciml.learned._optimisers import SOAP, Descent, LimitedMemory, Trainer, WoodburyGaussNewton
-from sciml.learned._residuals import LeastSquares, Term, orders
+from sciml.learned._posing import Field, Posed, Together, statements
+from sciml.learned._residuals import LeastSquares
 from sciml.learned._sampling import Given, ResidualAdaptive, Sampling, Sobol, Uniform
-from sciml.learned._weighting import Balanced, Fixed, Weighting
+from sciml.learned._sensors import Sensors, refusal
+from sciml.learned._weighting import Balanced, Discounted, Fixed, Weighting
 from sciml.networks import MLP
 
 __all__ = [
-    "PINN", "SOAP", "Balanced", "Descent", "Even", "Exact", "Fixed", "Given", "LimitedMemory", "Odd", "Penalised",
+    "PINN", "SOAP", "Balanced", "Descent", "Discounted", "Even", "Exact", "Fixed", "Given", "LimitedMemory", "Odd", "Penalised",
     "ResidualAdaptive", "Sobol", "Uniform", "WoodburyGaussNewton", "example",
 ]  # fmt: skip
-
-HELD = 1e-9  # a condition that random weights meet to this share of their size is held by the form
-
-
-@dataclass(frozen=True, eq=False)
-class Setup:
-    """What does not change in training: form, network as a function of its weights, laws, known tensors."""
-
-    ansatz: Ansatz
-    layers: Layers
-    first: Tensor
-    laws: tuple[tuple[str, Any, tuple[tuple[int, float], ...]], ...]
-    known: Any
-    timed: bool
-    columns: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +70,7 @@ class PINN(Iterative[Any]):
 
     - ``network``: an MLP or SIREN of ``sciml.networks`` (None: tanh, three layers of 20); its first weights are where training starts.
     - ``form``: `Exact` or `Penalised`, with declared ``symmetries``; ``sampling``: `Uniform`, `Sobol`, `ResidualAdaptive`, `Given`;
-      ``weighting``: `Fixed` or `Balanced`; ``optimiser``: `WoodburyGaussNewton`, `LimitedMemory`, `Descent` (Adam, SOAP).
+      ``weighting``: `Fixed`, `Balanced` or `Discounted`; ``optimiser``: `WoodburyGaussNewton`, `LimitedMemory`, `Descent` (Adam, SOAP).
     - ``parametric``: names of numbers, one per member, that the network takes as further inputs; one network is then trained on the range
       that the members span and answers for all of them, and for every value between through ``Solution.field``.
     - ``max_steps`` of the optimiser, ``seed`` of points and default network.
@@ -114,7 +100,9 @@ class PINN(Iterative[Any]):
             raise InputError(f"PINN: max_steps is {self.max_steps}; give at least 1")
 
     def accepts(self, problem: Problem) -> str | None:
-        """Real problems of one channel on a grid that state their strong form."""
+        """Real problems of one channel on a grid that state their strong form, and inverse problems for a number in one."""
+        if isinstance(problem, Inverse):
+            return refusal(problem) or ("a parametric network has nothing to invert" if self.parametric else None)
         if problem.continuous is None:
             return "a physics-informed network needs the strong form of the problem, and its `continuous` is not stated"
         if not isinstance(problem.space.domain, Grid):
@@ -131,14 +119,12 @@ class PINN(Iterative[Any]):
                 )
         return None
 
-    def setup(self, problem: Problem) -> Setup:
-        """Form, network and laws of the first member (all members, if parametric)."""
-        member = problem.member(0)
-        ranges = self._ranges(problem)
-        known = known_tensors(member)
-        box = box_of(member, ranges)
+    def setup(self, problem: Problem) -> Posed:
+        """Form, network and laws of a member (of all members, if parametric)."""
+        sensors = Sensors.of(problem) if isinstance(problem, Inverse) else None
+        member = problem.member(0) if sensors is None else sensors.state
+        box = box_of(member, self._ranges(problem))
         ansatz = self.form.ansatz(member, box)
-        timed = isinstance(problem, Evolution)
         network = self.network
         if network is None:
             network = MLP(ansatz.inputs, width=20, layers=3, seed=self.seed)
@@ -147,15 +133,9 @@ class PINN(Iterative[Any]):
             raise InputError(
                 f"PINN: the network maps {layers.sizes[0]} numbers to {layers.sizes[-1]}, and this problem and form need {ansatz.inputs} to 1; build it so"
             )
-        laws = _laws(member, box)
-        order = max(orders(law, _middle(box), box.dim, timed, known).order for _, law, _ in laws)
-        if smoothness(network) < order:
-            raise InputError(
-                f"PINN: the equation {problem.name!r} is of order {order} and the network's activation has only {smoothness(network):g} continuous derivatives; take tanh, sin, gelu, silu or softplus"
-            )
-        built = Setup(ansatz, layers, starting(network), laws, known, timed, self.parametric)
-        free = tuple(one for one in laws if one[0] == "interior" or not _holds(built, one))
-        return dataclasses.replace(built, laws=free)
+        timed, known = isinstance(member, Evolution), known_tensors(member)
+        posed = Posed(ansatz, network, layers, statements(member, box), known, timed, self.parametric, sensors)
+        return posed.settled(member, self.form.symmetries)
 
     def _ranges(self, problem: Problem) -> tuple[tuple[float, float], ...]:
         known, found = problem.parameters(), []
@@ -167,45 +147,66 @@ class PINN(Iterative[Any]):
                 )
             found.append((low, high))
         if self.parametric:
-            others = [
-                n
-                for n, t in known.items()
-                if n not in self.parametric and t.ndim and len(t) > 1 and bool((t != t[:1]).any())
-            ]
+            rest = {name: t for name, t in known.items() if name not in self.parametric and t.ndim and len(t) > 1}
+            others = [name for name, t in rest.items() if bool((t != t[:1]).any())]
             if others:
                 raise InputError(
                     f"PINN: parametric in {', '.join(self.parametric)}, but {others[0]!r} differs between members as well; name it too if it is a number, or solve member by member"
                 )
         return tuple(found)
 
-    def init(self, problem: Problem, setup: Setup, start: Tensor | None) -> State:
-        """First weights and points."""
-        objective = self._sampled(setup, setup.first, 0, None)
-        theta = setup.first.unsqueeze(0)
-        return State(theta, _size(objective, setup.first), objective, self.optimiser.begin(setup.first), 0)
+    def init(self, problem: Problem, setup: Posed, start: Tensor | None) -> State:
+        """First weights and points; ``start`` is the first guess of an inverse problem's unknown."""
+        theta = setup.first
+        if setup.sensors is not None and start is not None:
+            theta[-1] = setup.sensors.number(start)
+        objective = self._weighed(setup.sampled(self.sampling, self._seed(0), None), theta)
+        return State(theta.unsqueeze(0), _size(objective, theta), objective, self.optimiser.begin(theta), 0)
 
-    def step(self, problem: Problem, setup: Setup, state: State) -> State:
+    def step(self, problem: Problem, setup: Posed, state: State) -> State:
         """Points drawn anew where it is time, then one step of the optimiser."""
         objective, theta = state.objective, state.theta[0]
         if self.sampling.every and state.count and state.count % self.sampling.every == 0:
-            objective = self._sampled(setup, theta, state.count, objective)
+            objective = self._weighed(setup.sampled(self.sampling, self._seed(state.count), theta), theta)
         theta, memory = self.optimiser.step(objective, theta, state.memory)
         return State(theta.unsqueeze(0), _size(objective, theta), objective, memory, state.count + 1)
 
-    def measure(self, problem: Problem, setup: Setup, state: State) -> Tensor:
+    def _weighed(self, objective: LeastSquares, theta: Tensor) -> LeastSquares:
+        return objective.weighted(self.weighting.weigh(objective, theta))
+
+    def _seed(self, count: int) -> int:
+        return self.seed * 1_000_003 + count
+
+    def measure(self, problem: Problem, setup: Posed, state: State) -> Tensor:
         """The root of twice the loss."""
         return state.size
 
-    def done(self, problem: Problem, setup: Setup, state: State) -> Tensor:
+    def done(self, problem: Problem, setup: Posed, state: State) -> Tensor:
         """STAGNATED where no damping lowers the loss any more."""
         codes = running(1, state.theta.device)
         stuck = getattr(state.memory, "stuck", 0) >= 3
         return torch.full_like(codes, Code.STAGNATED) if stuck or float(state.size) == 0.0 else codes
 
-    def answer(self, problem: Problem, setup: Setup, state: State) -> Answer:
-        """The network on the grid, for every member that it answers for."""
-        theta, grid = state.theta[0], problem.space.grid
-        field = Field(setup, theta.detach())
+    def answer(self, problem: Problem, setup: Posed, state: State) -> Answer:
+        """The network on the grid, for every member that it answers for; or the number that was sought."""
+        theta, sensors = state.theta[0], setup.sensors
+        if sensors is not None:
+            value = sensors.value(theta[-1]).reshape(1, *problem.space.shape)
+        else:
+            value = self._on_grid(problem, setup, theta)
+        counts = {"weights": float(len(theta)), "points": float(sum(t.count for t in state.objective.terms))}
+        if hasattr(state.memory, "evaluations"):
+            counts |= {"evaluations": float(state.memory.evaluations), "jitter": state.memory.jitter}
+        return Answer(
+            value.to(problem.space.device, problem.space.dtype),
+            running(1, problem.space.device),
+            counts=counts,
+            field=Field(setup, theta.detach()),
+            sentence=f"the network meets the equation to a root mean square of {float(state.size):.1e}, which is not what the certificate asks; give more steps, points or weights, or loosen with_target",
+        )
+
+    def _on_grid(self, problem: Problem, setup: Posed, theta: Tensor) -> Tensor:
+        grid = problem.space.grid
         nodes = torch.stack([p.reshape(-1) for p in grid.points(torch.float64)], 1)
         times = problem.times if isinstance(problem, Evolution) else (0.0,)
         values = []
@@ -217,25 +218,17 @@ class PINN(Iterative[Any]):
                 points = torch.cat((nodes, extra.expand(len(nodes), -1)), 1)
                 rows.append(setup.ansatz.values(setup.layers, theta, points).reshape(1, *grid.shape))
             values.append(torch.stack(rows) if setup.timed else rows[0])
-        value = torch.stack(values).to(problem.space.device, problem.space.dtype)
-        counts = {"weights": float(len(setup.first)), "points": float(sum(t.count for t in state.objective.terms))}
-        if hasattr(state.memory, "evaluations"):
-            counts |= {"evaluations": float(state.memory.evaluations), "jitter": state.memory.jitter}
-        return Answer(
-            value,
-            running(1, value.device),
-            counts=counts,
-            field=field,
-            sentence=f"the network meets the equation to a root mean square of {float(state.size):.1e}, which is not what the certificate asks of the grid; give more steps, points or weights, or loosen with_target",
-        )
+        return torch.stack(values)
 
     def run(self, problem: Problem, start: Tensor | None, context: Context) -> Answer:
         """The shared loop for every member, or once for all where the network takes their parameters."""
+        start = start if isinstance(problem, Inverse) else None
         with torch.no_grad():
             if self.parametric or problem.batch == 1:
                 answer = loop(self, problem, start, context)
                 return dataclasses.replace(answer, claim=answer.claim.expand(problem.batch))
-            answers = [loop(self, problem.member(i), None, context) for i in range(problem.batch)]
+            firsts = [None if start is None else start[i : i + 1] for i in range(problem.batch)]
+            answers = [loop(self, problem.member(i), first, context) for i, first in enumerate(firsts)]
         return dataclasses.replace(
             answers[0],
             value=torch.cat([a.value for a in answers]),
@@ -243,108 +236,13 @@ class PINN(Iterative[Any]):
             steps=max(a.steps for a in answers),
             history=None,
             counts={key: sum(a.counts[key] for a in answers) for key in answers[0].counts},
-            field=partial(_together, tuple(a.field for a in answers)),
+            field=Together(tuple(a.field for a in answers if isinstance(a.field, Field))),
         )
-
-    def _sampled(self, setup: Setup, theta: Tensor, count: int, old: LeastSquares | None) -> LeastSquares:
-        """The least-squares problem at new points, weighed."""
-        seed = self.seed * 1_000_003 + count
-        terms = []
-        for k, (name, law, pinned) in enumerate(setup.laws):
-            if name == "interior":
-                sense = None if old is None else partial(_sensed, setup, law, theta)
-                points = self.sampling.draw(setup.ansatz.half, seed, sense)
-            else:
-                rule: Sampling = Sobol(max(16, self.sampling.points // 8))
-                points = rule.draw(setup.ansatz.half, seed + 7919 * (k + 1))
-                for axis, value in pinned:
-                    points[:, axis] = value
-                if len(pinned) == points.shape[1]:
-                    points = points[:1]
-            terms.append(_term(setup, name, law, points))
-        objective = LeastSquares(setup.layers, tuple(terms))
-        return objective.weighted(self.weighting.weigh(objective, theta))
-
-
-@dataclass(frozen=True, eq=False)
-class Field:
-    """The trained function: points ``(m, coordinates)`` to values ``(1, 1, m)``; InputError for points outside of the box."""
-
-    setup: Setup
-    theta: Tensor
-
-    def __call__(self, points: Tensor) -> Tensor:
-        self.setup.ansatz.box.refuse(points)
-        with torch.no_grad():
-            return self.setup.ansatz.values(self.setup.layers, self.theta, points.to(torch.float64)).reshape(1, 1, -1)
-
-
-def _together(fields: tuple[Any, ...], points: Tensor) -> Tensor:
-    return torch.cat([one(points) for one in fields])
 
 
 def _size(objective: LeastSquares, theta: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(objective.rows(theta)).reshape(1)
-
-
-def _middle(box: Box) -> Tensor:
-    return box.place(torch.full((2, len(box.lower)), 0.5, dtype=torch.float64))
-
-
-def _term(setup: Setup, name: str, law: Any, points: Tensor) -> Term:
-    streams = orders(law, points.expand(max(2, len(points)), -1), setup.ansatz.box.dim, setup.timed, setup.known)
-    return Term(name, law, setup.ansatz.patch(points, streams), setup.known, setup.timed, setup.columns)
-
-
-def _sensed(setup: Setup, law: Any, theta: Tensor, points: Tensor) -> Tensor:
-    """The residual of a law at points, in pieces."""
-    found = []
-    for some in points.split(8192):
-        term = _term(setup, "interior", law, some)
-        found.append(LeastSquares(setup.layers, (term,)).residual(term, theta))
-    return torch.cat(found)
-
-
-def _laws(problem: Any, box: Box) -> tuple[tuple[str, Any, tuple[tuple[int, float], ...]], ...]:
-    """Name, law and pinned coordinates of the interior, of every side that is not periodic, and of the start."""
-    continuous, grid = problem.continuous, problem.space.grid
-    found: list[tuple[str, Any, tuple[tuple[int, float], ...]]] = [("interior", continuous.interior, ())]
-    for axis, pair in enumerate(grid.conditions):
-        for side, condition in enumerate(pair):
-            if isinstance(condition, Periodic) or continuous.sides is None:
-                continue
-            name = "xyz"[axis] + ("_lower", "_upper")[side]
-            at = box.upper[axis] if side else box.lower[axis]
-            found.append((name, partial(_on_side, continuous.sides, name), ((axis, at),)))
-    if isinstance(problem, Evolution):
-        found.append(("start", _at_start, ((box.dim, problem.begin),)))
-    return tuple(found)
-
-
-def _on_side(sides: Any, name: str, at: At) -> Tensor:
-    result: Tensor = sides(at, name)
-    return result
-
-
-def _at_start(at: At) -> Tensor:
-    return at.u - at["start"]
-
-
-def _holds(setup: Setup, one: tuple[str, Any, tuple[tuple[int, float], ...]]) -> bool:
-    """Whether a condition is met by random weights."""
-    name, law, pinned = one
-    points = Sobol(32).draw(setup.ansatz.box, 1)
-    for axis, value in pinned:
-        points[:, axis] = value
-    term = _term(setup, name, law, points)
-    worst, size = 0.0, 1.0
-    for factor in (1.0, 1.7):
-        theta = setup.first * factor + 0.1
-        out = setup.layers.forward(theta, term.patch.inputs, term.patch.streams)[0]
-        u = term.patch.candidate(out)
-        worst = max(worst, float(law(term.at(u, {})).abs().max()))
-        size = max(size, float(u.abs().max()), float(out.abs().max()))
-    return math.isfinite(worst) and worst <= HELD * size
+    size: Tensor = torch.linalg.vector_norm(objective.rows(theta))
+    return size.reshape(1)
 
 
 def example() -> tuple[PINN, Any]:
