@@ -101,4 +101,4 @@ def bench(
 def _told(done: int, total: int, words: str) -> None:
     """One line per solver where there is no terminal for a bar."""
     if ": " in words:
-        say(f"{done} of {total}  {words}")
+        say(f"{done} of {total} {words}")

@@ -80,6 +80,13 @@ class Row:
         return None if self.cold is None else self.cold[0]
 
     @property
+    def busy(self) -> float | None:
+        """Seconds of the processor, as ``seconds``."""
+        if self.warm:
+            return statistics.median(busy for _, busy in self.warm)
+        return None if self.cold is None else self.cold[1]
+
+    @property
     def passed(self) -> bool:
         """Whether every member was certified."""
         return self.outcome == "CONVERGED"
@@ -104,7 +111,6 @@ class Row:
         walls = [wall for wall, _ in self.warm]
         spread = f" ({_seconds(min(walls))} to {_seconds(max(walls))})" if len(walls) > 1 else ""
         cold = "" if self.cold is None else _seconds(self.cold[0]) + ("*" if self.met else "")
-        busy = statistics.median(cpu for _, cpu in self.warm) if self.warm else self.cold[1] if self.cold else None
         error = self.mean_error
         trained = self.training.get("seconds")
         return (
@@ -114,7 +120,7 @@ class Row:
             self.gate(),
             cold,
             "" if not walls else f"{_seconds(statistics.median(walls))}{spread}",
-            "" if busy is None else _seconds(busy),
+            "" if self.busy is None else _seconds(self.busy),
             self.work(),
             "" if self.memory is None else f"{self.memory / 1e6:.0f} MB",
             "" if trained is None else f"{trained:.0f} s",
@@ -160,13 +166,18 @@ class Bench:
         told.append(
             f"cold: the first run in its process, in the order of the table; warm: median of up to {self.facts.get('repeats')} more (smallest to largest); {self.facts.get('threads')} torch threads"
         )
+        if any(row.met for row in self.rows):
+            told.append("*: parts of it had run before, so that its cold run was partly warm")
+        slow = [row.seconds / row.busy for row in self.rows if row.seconds and row.busy and row.seconds > 1e-2]
+        if self.facts.get("threads") == 1 and slow and statistics.median(slow) > 1.3:
+            told.append(
+                f"the machine was busy with other work: the wall's seconds are {statistics.median(slow):.1f} times those of the processor"
+            )
+        sentences: dict[str, list[str]] = {}
         for row in self.rows:
-            if row.met:
-                told.append(f"* {row.name}: {', '.join(row.met)} had run before")
-        for row in self.rows:
-            if row.sentence and not row.passed:
-                told.append(f"{row.name}: {row.sentence}")
-            told += [f"{row.name}: {words}" for words in row.warnings]
+            for words in ([row.sentence] if row.sentence and not row.passed else []) + list(row.warnings):
+                sentences.setdefault(words, []).append(row.name)
+        told += [f"{', '.join(names)}: {words}" for words, names in sentences.items()]
         return told
 
     def markdown(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +38,8 @@ def accuracy_against_cost(bench: Bench, path: str | os.PathLike[str] | None = No
     figure = blank(9.6, max(3.8, 0.19 * len(bench.rows) + 1.6))
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     drawn = [_point(left, number, row, judged) for number, row in enumerate(bench.rows, 1)]
-    left.set_xscale("log")
-    left.set_yscale("log")
+    left.set(xscale="log", yscale="log")
+    left.set(xlim=_decades(left.dataLim.intervalx), ylim=_decades(left.dataLim.intervaly))
     members = bench.facts.get("members", 1)
     cost = f"seconds for {members} member{'s' * (members != 1)}; cross: cold"
     height = "worst gate over its target" if judged else "mean relative L2 error"
@@ -50,6 +51,14 @@ def accuracy_against_cost(bench: Bench, path: str | os.PathLike[str] | None = No
     if path is not None:
         save(figure, path)
     return figure
+
+
+def _decades(between: Sequence[float]) -> tuple[float, float]:
+    """Whole powers of ten around an interval, so that equal values stand on a readable axis."""
+    low, high = (float(value) for value in between)
+    if not 0 < low <= high < math.inf:
+        return 0.1, 10.0
+    return 10.0 ** math.floor(math.log10(low / 1.3)), 10.0 ** math.ceil(math.log10(high * 1.3))
 
 
 def _height(row: Row, judged: bool) -> float | None:

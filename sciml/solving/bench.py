@@ -26,7 +26,7 @@ from sciml.core.solver import Context, Solver
 from sciml.domains.errors import InputError
 from sciml.files.checkpoint import load_json, save_json
 from sciml.metrics import relative_l2
-from sciml.solving.bench_contenders import Contender, contenders, parts
+from sciml.solving.bench_contenders import Contender, Given, contenders, label, parts
 from sciml.solving.bench_measure import Calls, Late, Memory, Stopwatch, limited
 from sciml.solving.solve import _run, _seed, solve
 
@@ -38,7 +38,7 @@ Progress = Callable[[int, int, str], None]
 
 def bench(
     problem: Problem,
-    solvers: Sequence[Solver[Any]] | Mapping[str, Solver[Any]] | None = None,
+    solvers: Sequence[Given] | Mapping[str, Given] | None = None,
     *,
     weights: Sequence[str] | None = None,
     reference: Tensor | None = None,
@@ -50,10 +50,11 @@ def bench(
 ) -> Bench:
     r"""Run every solver that accepts ``problem`` on its members; return errors, certificates and costs side by side.
 
-    ``solvers`` are given by hand (a sequence, or a mapping from names), or None: the recommended one first, then all others that
-    accept, with default settings (for an inverse problem whose weight is open inside ``Discrepancy``), then shipped weights:
-    networks alone and before the recommended solver, learned priors under every solver that takes them. ``weights`` names other
-    weights (shipped, or folders of your own runs); ``()`` leaves them out.
+    ``solvers`` are given by hand (a sequence, or a mapping from names; for an inverse problem also pairs of a solver and a prior,
+    or of a solver and the name of weights), or None: the recommended one first, then all others that
+    accept, with default settings, then shipped weights: networks alone and before the recommended solver, learned priors under every solver that takes them. ``weights`` names other
+    weights (shipped, or folders of your own runs); ``()`` leaves them out. Where the weight of a prior is open, solvers that need one
+    are put inside ``Discrepancy``.
 
     *Error*: relative L2 :math:`\|u_i - r_i\| / \|r_i\|` per member over all entries of the answer, against ``reference`` if it is given, else the
     problem's ``exact`` or ``truth``, else for an evolution its referee at a hundredth of the target, else the recommended solver in double
@@ -128,13 +129,15 @@ def _measure(one: Contender, repeats: int, seconds: float, session: int, met: se
     with warnings.catch_warnings(record=True) as heard, torch.no_grad():
         warnings.simplefilter("always")
         memory = Memory(device)
+        seen: list[str] = []
         try:
             with limited(seconds) as look:
                 watch = Stopwatch(device)
-                answer = _once(one, look)
+                answer = _once(one, look, seen)
                 cold = watch.read()
         except Late:
-            return dataclasses.replace(row, outcome="TIME LIMIT", sentence=f"not done after {seconds:g} s"), None
+            words = f"not done after {seconds:g} s" + (f" ({seen[-1]})" if seen else "")
+            return dataclasses.replace(row, outcome="TIME LIMIT", sentence=words), None
         except Exception as error:  # a row with its sentence, not the end of the bench
             return dataclasses.replace(row, sentence=_words(error)), None
         row = dataclasses.replace(row, cold=cold, memory=memory.peak(), steps=answer.steps, counts=dict(answer.counts))
@@ -186,9 +189,15 @@ def _again(one: Contender, row: Row, repeats: int, seconds: float) -> Row:
     return dataclasses.replace(row, warm=tuple(warm))
 
 
-def _once(one: Contender, look: Callable[[], None]) -> Answer:
-    """What ``solve`` does between asking the solver and judging the answer."""
-    context = Context(solve=solve, progress=lambda *_: look(), seed=_seed(one.problem))
+def _once(one: Contender, look: Callable[[], None], seen: list[str] | None = None) -> Answer:
+    """What ``solve`` does between asking the solver and judging the answer; ``seen`` is told how far it is."""
+
+    def progress(step: int, total: int, value: float) -> None:
+        look()
+        if seen is not None:
+            seen[:] = [f"step {step} of {total}, monitored {value:.1e}"]
+
+    context = Context(solve=solve, progress=progress, seed=_seed(one.problem))
     answer = _run(one.problem, one.solver, None, context)
     return dataclasses.replace(answer, value=one.problem.gauge(answer.value))
 
@@ -251,7 +260,7 @@ class _Reference:
                 solution = solve(high.with_target(**goals), solver)
                 self.used.update(parts(solver))
                 if solution.ok:
-                    return solution.value, f"{type(solver).__name__} in double precision at {share:.0e} of the target"
+                    return solution.value, f"{label(solver)} in double precision at {share:.0e} of the target"
         return None, "nothing: no solver reached the target"
 
 

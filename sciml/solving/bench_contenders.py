@@ -19,7 +19,9 @@ from sciml.core.solver import Solver
 from sciml.domains.errors import InputError
 from sciml.solving.advise import solvers
 
-__all__ = ["Contender", "contenders", "label", "parts"]
+__all__ = ["Contender", "Given", "contenders", "label", "parts"]
+
+Given = Solver[Any] | tuple[Solver[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -34,32 +36,85 @@ class Contender:
 
 
 def contenders(
-    problem: Problem, given: Sequence[Solver[Any]] | Mapping[str, Solver[Any]] | None, weights: Sequence[str] | None
+    problem: Problem, given: Sequence[Given] | Mapping[str, Given] | None, weights: Sequence[str] | None
 ) -> tuple[list[Contender], list[Refusal]]:
     """Those who are asked, in their order, and those who are not, with the reason.
 
-    ``given`` None: the recommended solver, and every other that accepts with default settings (for inverse problems whose weight
-    is open, inside ``Discrepancy``). ``weights`` None: all that are shipped if ``given`` is None, otherwise none.
+    ``given`` None: the recommended solver, and every other that accepts with default settings. For an inverse problem
+    whose weight is open, solvers that need one are put inside ``Discrepancy``. ``weights`` None: all that are shipped if ``given`` is None, otherwise none.
     """
     field_: list[Contender] = []
     refused: list[Refusal] = []
     if given is None:
         _classical(problem, None, field_, refused)
     else:
-        named = given.items() if isinstance(given, Mapping) else [(None, solver) for solver in given]
-        for name, solver in named:
-            if not isinstance(solver, Solver):
-                hint = f"; write {solver.__name__}()" if isinstance(solver, type) else ""
-                raise InputError(f"bench takes solvers such as ConjugateGradient(), not {solver!r}{hint}")
-            title = name or label(solver)
-            reason = _asked(solver, problem)
-            if reason is None:
-                field_.append(Contender(title, solver, problem, _history(solver)))
-            else:
-                refused.append(Refusal(title, reason))
+        named = given.items() if isinstance(given, Mapping) else [(None, one) for one in given]
+        for name, one in named:
+            _by_hand(problem, name, one, field_, refused)
     for name in _shipped() if weights is None and given is None else weights or ():
         _learned(problem, str(name), field_, refused)
     return _distinct(field_), refused
+
+
+def _by_hand(problem: Problem, name: str | None, one: Any, field_: list[Contender], refused: list[Refusal]) -> None:
+    """A solver, or one with the prior (or name of weights) that it is to have."""
+    solver, prior = one if isinstance(one, tuple) and len(one) == 2 else (one, None)
+    if not isinstance(solver, Solver):
+        hint = f"; write {solver.__name__}()" if isinstance(solver, type) else ""
+        raise InputError(f"bench takes solvers such as ConjugateGradient(), not {solver!r}{hint}")
+    posed: Problem | str = problem
+    told: tuple[str, ...] = ()
+    if prior is None:
+        title, training = name or label(solver), _history(solver)
+    else:
+        held, training, called = (
+            (prior, _history(prior), type(prior).__name__) if not isinstance(prior, str) else _weights(prior)
+        )
+        title = name or f"{label(solver)}, {called}"
+        posed, told = _posed(problem, held)
+    if isinstance(posed, str):
+        refused.append(Refusal(title, posed))
+        return
+    reason = _asked(solver, posed)
+    if reason is not None and (weighed := _weighed(solver, posed)) is not None:
+        title = title if name else title.replace(label(solver), label(weighed), 1)
+        reason, solver = None, weighed
+    if reason is None:
+        field_.append(Contender(title, solver, posed, training, told))
+    else:
+        refused.append(Refusal(title, reason))
+
+
+def _weighed(solver: Solver[Any], problem: Problem) -> Solver[Any] | None:
+    """The solver inside ``Discrepancy``, where that is all that it lacks: a weight of the prior."""
+    if not isinstance(problem, Inverse) or problem.prior is None or problem.weight is not None:
+        return None
+    wrapped: Any = {kind.__name__: kind for kind in solvers()}.get("Discrepancy")
+    if wrapped is None or isinstance(solver, wrapped):
+        return None
+    found: Solver[Any] = wrapped(solver)
+    return found if _asked(found, problem) is None else None
+
+
+def _posed(problem: Problem, prior: Any) -> tuple[Problem | str, tuple[str, ...]]:
+    """The problem with that prior, or the reason why not; and what was warned of."""
+    if not isinstance(problem, Inverse):
+        return f"it is a prior, and {problem.name!r} is no inverse problem", ()
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            posed = problem.with_prior(prior)
+        except InputError as error:
+            return _line(error), ()
+    return posed, tuple(dict.fromkeys(_line(Warning(str(one.message))) for one in heard))
+
+
+def _weights(name: str) -> tuple[Any, dict[str, Any], str]:
+    """Weights by name or folder, what they cost, and what to call them."""
+    from sciml.catalogue import pretrained
+
+    held = pretrained(name)
+    return held, _manifest(name) or _history(held), Path(name).name
 
 
 def label(solver: Any, names: Mapping[int, str] | None = None) -> str:
@@ -121,7 +176,12 @@ def _needed(kind: Any) -> list[str]:
 
 
 def _classical(
-    problem: Problem, prior: str | None, field_: list[Contender], refused: list[Refusal], **also: Any
+    problem: Problem,
+    prior: str | None,
+    field_: list[Contender],
+    refused: list[Refusal],
+    alone: bool = False,
+    **also: Any,
 ) -> None:
     """The recommended solver and every class with default settings; with the name of a prior, only those who need one."""
     kinds = {kind.__name__: kind for kind in solvers()}
@@ -139,7 +199,8 @@ def _classical(
                 field_.append(Contender(label(best) + tail, best, problem, **also))
             else:
                 refused.append(Refusal(label(best) + tail, reason))
-    open_ = isinstance(problem, Inverse) and problem.prior is not None and problem.weight is None
+    if alone:
+        return
     for name, kind in kinds.items():
         needed = _needed(kind)
         if needed:
@@ -150,10 +211,8 @@ def _classical(
         if prior is not None and _asked(plain, problem.with_prior(None)) is None:  # type: ignore[attr-defined]
             continue  # it does without a prior
         reason, solver = _asked(plain, problem), plain
-        if reason is not None and open_:
-            wrapped = kinds["Discrepancy"](plain)  # type: ignore[call-arg]
-            if _asked(wrapped, problem) is None:
-                reason, solver = None, wrapped
+        if reason is not None and (weighed := _weighed(plain, problem)) is not None:
+            reason, solver = None, weighed
         if label(solver) in seen:
             continue
         seen.add(label(solver))
@@ -171,18 +230,11 @@ def _shipped() -> list[str]:
 
 def _learned(problem: Problem, name: str, field_: list[Contender], refused: list[Refusal]) -> None:
     """Weights by name or folder: a fit as a solver and as the start of the recommended one, or a prior under every solver."""
-    from sciml.catalogue import pretrained
-
-    held = pretrained(name)
-    training = _manifest(name) or _history(held)
-    name = Path(name).name
-    kinds = {kind.__name__: kind for kind in solvers()}
+    held, training, name = _weights(name)
     if isinstance(held, Prior):
-        if not isinstance(problem, Inverse):
-            refused.append(Refusal(name, f"it is a prior, and {problem.name!r} is no inverse problem"))
-            return
         _with_prior(problem, name, held, training, field_, refused)
         return
+    kinds = {kind.__name__: kind for kind in solvers()}
     kind = kinds["Rollout" if held.signature.history else "Trained"]
     network = kind(held)  # type: ignore[call-arg]
     names = {id(held): name}
@@ -191,31 +243,30 @@ def _learned(problem: Problem, name: str, field_: list[Contender], refused: list
         refused.append(Refusal(label(network, names), reason))
         return
     field_.append(Contender(label(network, names), network, problem, training))
-    if problem.recommend is not None:
+    if problem.recommend is not None and not hasattr(problem, "times"):  # integrators do not start from a guess
         chain = kinds["Chained"](network, problem.recommend(problem))  # type: ignore[call-arg]
-        if _asked(chain, problem) is None and not hasattr(problem, "times"):
+        if _asked(chain, problem) is None:
             field_.append(Contender(label(chain, names), chain, problem, training))
 
 
 def _with_prior(
-    problem: Inverse[Any],
+    problem: Problem,
     name: str,
     prior: Any,
     training: Mapping[str, Any],
     field_: list[Contender],
     refused: list[Refusal],
 ) -> None:
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        try:
-            posed = problem.with_prior(prior)
-        except InputError as error:
-            refused.append(Refusal(name, _line(error)))
-            return
-        told = tuple(dict.fromkeys(_line(Warning(str(one.message))) for one in heard))
-        before = len(field_)
-        _classical(posed, name, field_, refused, training=training, warnings=told)
-    if len(field_) == before:
+    posed, told = _posed(problem, prior)
+    if isinstance(posed, str):
+        refused.append(Refusal(name, posed))
+        return
+    own = getattr(prior, "solver", None)
+    if callable(own):  # weights that belong to one solver
+        posed = dataclasses.replace(posed, recommend=lambda _: own())  # type: ignore[type-var]
+    before, missed = len(field_), len(refused)
+    _classical(posed, name, field_, refused, alone=callable(own), training=training, warnings=told)
+    if len(field_) == before and len(refused) == missed:
         refused.append(Refusal(name, "no solver takes this prior on this problem"))
 
 

@@ -82,7 +82,7 @@ class Memory:
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.before = device, 0
-        gc.collect()
+        gc.collect(1)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             self.before = torch.cuda.memory_allocated(device)
