@@ -21,6 +21,7 @@ Processor time, which a busy machine disturbs less; median of the repetitions af
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -59,21 +60,12 @@ class Zeros(Prior):
     shape: tuple[int, ...]
     only_step = None
 
-    def matrices(self, like: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Per level what acts on the first and on the second axis: averages above details."""
-        found, sizes = [], [n + n % 2 for n in self.shape]
-        for _ in range(LEVELS):
-            pair = [torch.from_numpy(analysis(n)).to(like.real.dtype) for n in sizes]
-            found.append((pair[0], pair[1]))
-            sizes = [len(m) // 2 for m in pair]
-        return found
-
     def coefficients(self, x: Tensor) -> list[Tensor]:
         """Per level the bands of details, at the end the averages; real and imaginary parts in front."""
         rest = torch.view_as_real(x).movedim(-1, 0).contiguous()
         rest = torch.nn.functional.pad(rest, (0, self.shape[1] % 2, 0, self.shape[0] % 2))
         found = []
-        for first, second in self.matrices(x):
+        for first, second in matrices(self.shape, x.real.dtype):
             whole = first @ rest @ second.mT
             p, q = len(first) // 2, len(second) // 2
             rest = whole[..., :p, :q].contiguous()
@@ -84,7 +76,7 @@ class Zeros(Prior):
     def image(self, parts: list[Tensor], like: Tensor) -> Tensor:
         """The transpose of ``coefficients``."""
         rest = parts[-1]
-        for whole, (first, second) in reversed(list(zip(parts, self.matrices(like), strict=False))):
+        for whole, (first, second) in reversed(list(zip(parts, matrices(self.shape, like.real.dtype), strict=False))):
             p, q = len(first) // 2, len(second) // 2
             whole = whole.clone()
             whole[..., :p, :q] = rest[..., :p, :q]
@@ -96,7 +88,7 @@ class Zeros(Prior):
         """The sum of the sizes of all coefficients."""
         found = torch.zeros(len(x), dtype=torch.float64)
         for part in self.coefficients(x):
-            found = found + total(torch.linalg.vector_norm(part, dim=0))
+            found = found + total(torch.hypot(part[0], part[1]))
         return found
 
     def prox(self, v: Tensor, step: Tensor | float) -> Tensor:
@@ -104,9 +96,20 @@ class Zeros(Prior):
         limit = across(step, v)
         shrunk = []
         for part in self.coefficients(v):
-            size = torch.linalg.vector_norm(part, dim=0)
+            size = torch.hypot(part[0], part[1])
             shrunk.append(part * (1 - limit / size.clamp_min(1e-30)).clamp_min(0.0))
         return self.image(shrunk, v)
+
+
+@functools.cache
+def matrices(shape: tuple[int, ...], dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """Per level what acts on the first and on the second axis: averages above details. Made once."""
+    found, sizes = [], [n + n % 2 for n in shape]
+    for _ in range(LEVELS):
+        pair = [torch.from_numpy(analysis(n)).to(dtype) for n in sizes]
+        found.append((pair[0], pair[1]))
+        sizes = [len(m) // 2 for m in pair]
+    return found
 
 
 def analysis(n: int) -> np.ndarray:
