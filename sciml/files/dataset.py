@@ -8,21 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sciml.domains.errors import InputError
+from sciml.files import formats
 from sciml.files.axes import Dims
-from sciml.files.formats import (
-    data_exchange,
-    fastmri,
-    fips_eit,
-    hdf5,
-    htc2022,
-    ismrmrd,
-    ktc2023,
-    matlab,
-    numpy_file,
-    own,
-    pdebench,
-    torch_file,
-)
 
 if TYPE_CHECKING:
     import xarray
@@ -30,18 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["open_dataset"]
 
 LAYOUTS = (
-    htc2022,
-    fips_eit,
-    ktc2023,
-    matlab,
-    own,
-    pdebench,
-    data_exchange,
-    fastmri,
-    ismrmrd,
-    torch_file,
-    numpy_file,
-    hdf5,
+    formats.htc2022,
+    formats.fips_eit,
+    formats.ktc2023,
+    formats.matlab,
+    formats.own,
+    formats.pdebench,
+    formats.data_exchange,
+    formats.fastmri,
+    formats.ismrmrd,
+    formats.torch_file,
+    formats.numpy_file,
+    formats.hdf5,
 )
 """In the order in which they are asked; the most particular first."""
 

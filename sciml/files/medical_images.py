@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from sciml.domains.errors import InputError
+from sciml.domains.numbers import numbers
 from sciml.files.checkpoint import write_atomic
 
 __all__ = ["save_dicom", "save_nifti"]
@@ -37,15 +38,15 @@ def save_nifti(path: str | os.PathLike[str], image: Tensor, spacing: Sequence[fl
 
     Args:
         path: where; an existing file is replaced whole.
-        image: real or complex numbers, as they are to be stored (float32, float64, complex64, complex128). Leading axes of
-            length one, as of `solution.value`, are dropped.
+        image: real or complex numbers, as they are to be stored (float32, float64, complex64, complex128; others as float32 or
+            complex64). Leading axes of length one, as of `solution.value`, are dropped.
         spacing: size of a pixel along every axis in mm; 1 if left out.
 
     Returns:
         The path.
 
     Raises:
-        InputError: nibabel is missing, the ending is another one, the image has several channels or members, or is not finite.
+        InputError: nibabel is missing, the ending is another one, the image is empty, has several channels or members, or is not finite.
     """
     place = _place(path, (".nii", ".nii.gz"))
     values = _plain(image, spacing)
@@ -83,10 +84,11 @@ def save_dicom(
         The path.
 
     Raises:
-        InputError: pydicom is missing, the ending is another one, the image is complex, not a plane, or not finite.
+        InputError: pydicom is missing, the ending is another one, the image is complex, not a plane, not finite, or varies by too
+            little beside its size (or by too much) for the ten digits that the format keeps of slope and intercept.
     """
     place = _place(path, (".dcm",))
-    if image.is_complex():
+    if numbers("the image", image).is_complex():
         raise InputError(
             f"'{place.name}' cannot hold complex numbers; write image.abs() or image.angle(), or a .nii file"
         )
@@ -101,9 +103,14 @@ def save_dicom(
     low, high = float(values.min()), float(values.max())
     slope = float(f"{(high - low) / GREYS:.10g}") or 1.0  # as many digits as the format has room for
     low = float(f"{low:.10g}")
-    greys = ((values - low) / slope).round().clamp(0, GREYS).to(torch.int32).numpy().astype("<u2")
-    rows = greys.T[::-1]
-    digest = hashlib.sha256(rows.tobytes() + description.encode()).hexdigest()
+    levels = ((values - low) / slope).round().clamp(0, GREYS)
+    told = [f"{number:.10g}" for number in (slope, low, *steps)]
+    if max(map(len, told)) > 16 or not float((levels * slope + low - values).abs().max()) <= 0.6 * slope:
+        raise InputError(
+            f"'{place.name}' cannot keep numbers from {low:g} to {high:g} apart to a part in {GREYS}; subtract their mean, or change their unit"
+        )
+    rows = levels.to(torch.int32).numpy().astype("<u2").T[::-1]
+    digest = hashlib.sha256(rows.tobytes() + " ".join([*told, description]).encode()).hexdigest()
     dataset = library.Dataset()
     meta = library.dataset.FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CAPTURE, LITTLE_ENDIAN
@@ -122,15 +129,15 @@ def save_dicom(
         "InstanceNumber": 1,
         "Rows": rows.shape[0],
         "Columns": rows.shape[1],
-        "PixelSpacing": [f"{steps[1]:.10g}", f"{steps[0]:.10g}"],
+        "PixelSpacing": [told[3], told[2]],
         "SamplesPerPixel": 1,
         "PhotometricInterpretation": "MONOCHROME2",
         "BitsAllocated": 16,
         "BitsStored": 16,
         "HighBit": 15,
         "PixelRepresentation": 0,
-        "RescaleSlope": f"{slope:.10g}",
-        "RescaleIntercept": f"{low:.10g}",
+        "RescaleSlope": told[0],
+        "RescaleIntercept": told[1],
         "RescaleType": "US",
         "PixelData": rows.tobytes(),
     }
@@ -160,7 +167,7 @@ def _place(path: str | os.PathLike[str], endings: tuple[str, ...]) -> Path:
 
 def _plain(image: Tensor, spacing: Sequence[float]) -> Tensor:
     """One image without the axes of member and channel, on the CPU."""
-    values = image.detach().cpu()
+    values = numbers("the image", image).detach().cpu().resolve_conj().resolve_neg()
     axes = len(spacing) or max(1, values.ndim - 2)
     while values.ndim > axes and values.shape[0] == 1:
         values = values[0]
@@ -168,9 +175,11 @@ def _plain(image: Tensor, spacing: Sequence[float]) -> Tensor:
         raise InputError(
             f"the image has shape {tuple(image.shape)}; give one member and channel, as in solution.value[0, 0], and a spacing for every axis"
         )
-    if not bool(torch.isfinite(values).all()):
-        raise InputError("the image is not finite everywhere; such numbers have no grey value")
-    return values if values.is_complex() or values.is_floating_point() else values.to(torch.float32)
+    if not values.numel() or not bool(torch.isfinite(values).all()):
+        raise InputError("the image is empty or not finite everywhere; such numbers have no grey value")
+    if values.dtype in (torch.float32, torch.float64, torch.complex64, torch.complex128):
+        return values
+    return values.to(torch.complex64 if values.is_complex() else torch.float32)
 
 
 def _steps(values: Tensor, spacing: Sequence[float]) -> list[float]:

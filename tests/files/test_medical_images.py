@@ -50,6 +50,26 @@ def test_dicom_gives_the_numbers_back_to_half_a_grey_value(tmp_path: Path) -> No
     assert float(flat.pixel_array[0, 0]) * float(flat.RescaleSlope) + float(flat.RescaleIntercept) == 3.0
 
 
+def test_views_and_short_numbers_are_written_plainly(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    turned = torch.complex(IMAGE, 2 * IMAGE)
+    found = nibabel.load(save_nifti(tmp_path / "a.nii", turned.conj()))
+    assert torch.equal(torch.from_numpy(found.get_fdata(dtype="complex128")), turned.conj().resolve_conj())
+    for image in (IMAGE.half(), IMAGE.bfloat16(), IMAGE > 0, IMAGE.float().numpy()):
+        found = nibabel.load(save_nifti(tmp_path / "b.nii", image))
+        assert found.get_data_dtype() == "float32"
+        assert torch.equal(torch.from_numpy(found.get_fdata()), torch.as_tensor(image).to(torch.float64))
+
+
+def test_other_images_have_other_names(tmp_path: Path) -> None:
+    """Two images with the same grey values are not the same object to an archive."""
+    pydicom = pytest.importorskip("pydicom")
+    cases = ((IMAGE, (1.0, 1.0)), (2 * IMAGE, (1.0, 1.0)), (IMAGE + 1, (1.0, 1.0)), (IMAGE, (2.0, 1.0)))
+    read = [pydicom.dcmread(save_dicom(tmp_path / "a.dcm", image, spacing)) for image, spacing in cases]
+    assert all((one.pixel_array == read[0].pixel_array).all() for one in read)
+    assert len({one.SOPInstanceUID for one in read}) == 4
+
+
 def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(words: str, call: object, *given: object) -> None:
         with pytest.raises(InputError, match=words):
@@ -61,6 +81,9 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused("one member and channel", save_nifti, tmp_path / "a.nii", IMAGE.expand(2, 1, 9, 14), (1.0, 1.0))
     refused("plane", save_dicom, tmp_path / "a.dcm", IMAGE.expand(1, 1, 3, 9, 14))
     refused("not finite", save_nifti, tmp_path / "a.nii", IMAGE / 0)
+    refused("empty", save_nifti, tmp_path / "a.nii", IMAGE[:0])
+    refused("cannot keep numbers", save_dicom, tmp_path / "a.dcm", 1e6 + 1e-3 * IMAGE)
+    refused("cannot keep numbers", save_dicom, tmp_path / "a.dcm", 1e308 * IMAGE.sign())
     refused("spacing", save_nifti, tmp_path / "a.nii", IMAGE, (1.0, -1.0))
     for library, call, name in (("nibabel", save_nifti, "a.nii"), ("pydicom", save_dicom, "a.dcm")):
         monkeypatch.setitem(sys.modules, library, None)

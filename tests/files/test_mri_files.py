@@ -84,7 +84,9 @@ def test_fastmri_refuses(tmp_path: Path) -> None:
     assert "no XML" in refused(path)
     scans.fastmri(path, ismrmrd_header="<a></a>")
     assert "no encoding" in refused(path)
-    for wrong, told in ((np.ones(5), "5 entries"), (np.zeros(9), "keeps none")):
+    for wrong, told in (
+        (np.ones(5), "5 entries"), (np.zeros(9), "keeps none"), (np.where(np.arange(9) == 2, np.nan, 1.0), "not a number"),
+    ):  # fmt: skip
         scans.fastmri(path)
         with h5py.File(path, "r+") as file:
             file["mask"] = wrong

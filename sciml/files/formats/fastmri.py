@@ -124,6 +124,8 @@ def _mask(path: str, handle: Any, header: Encoding | None, lines: int) -> Any:
                 f"'mask' of '{path}' has {stored.size} entries of type {stored.dtype} for {lines} lines of 'kspace'; "
                 "write one number per line, or give dims= to read the arrays as they are."
             )
+        if not np.isfinite(stored).all():
+            raise InputError(f"'mask' of '{path}' holds what is not a number; write 1 for the lines that were kept.")
         mask = stored != 0
     step = "kspace_encoding_step_1"
     if header is not None and header.encoded is not None and {step} <= set(header.centre) & set(header.largest):
