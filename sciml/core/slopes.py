@@ -95,7 +95,7 @@ class Slopes(Differences):
     def _tables(self) -> dict[str, Tensor]:
         mesh = _mesh(self.on)
         back = gathering(mesh.triangles.reshape(-1), len(mesh.nodes))
-        return {"corners": mesh.triangles, "slopes": mesh.gradients().to(self.on.dtype), "back": back}
+        return {"corners": mesh.triangles, "slopes": mesh.gradients().to(self.on.dtype.to_real()), "back": back}
 
     def volumes(self, dtype: torch.dtype = torch.float64) -> Tensor:
         """Areas."""

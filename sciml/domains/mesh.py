@@ -28,6 +28,7 @@ RULES: dict[int, tuple[tuple[tuple[float, float, float], ...], tuple[float, ...]
         (0.223381589678011,) * 3 + (0.109951743655322,) * 3,
     ),
 }  # fmt: skip
+AT_ONCE = 1 << 19  # pairs of points and triangles that are looked at together
 FLAT = 1e-12  # quality below which a triangle has no area worth the name
 
 
@@ -39,7 +40,7 @@ class Mesh:
     every triangle; those that are constant on triangles live on ``elements``. The mesh is geometry: it stays in float64 on the CPU, its
     tables go to the dtype and device that are asked for.
 
-    Raises InputError for a triangle that is inverted, degenerate, or names a node that does not exist; for a node that belongs to no
+    Raises InputError for a triangle that is inverted, degenerate, or names a node that does not exist; for two on the same side of an edge; for a node that belongs to no
     triangle or is not finite; and for a side without an edge, or with one that is not on the boundary.
     """
 
@@ -87,6 +88,14 @@ class Mesh:
             x, y = nodes[triangles[worst]].mean(0).tolist()
             raise InputError(
                 f"triangle {worst} of the mesh, near ({x:.3g}, {y:.3g}), is {'degenerate: it has no area; remove it or move a corner' if flat else 'inverted: list its corners counterclockwise'} ({int((quality < FLAT).sum())} such)"
+            )
+
+        edges, count = self._edges(), len(nodes)
+        keys, times = torch.unique(edges[:, 0] * count + edges[:, 1], return_counts=True)
+        if int(times.max()) > 1:
+            edge = int(keys[times.argmax()])
+            raise InputError(
+                f"two triangles of the mesh lie on the same side of the edge {[edge // count, edge % count]}; they overlap, or one is listed twice: remove it"
             )
 
     def _check_sides(self) -> None:
@@ -139,18 +148,21 @@ class Mesh:
         turned = torch.stack((-opposite[..., 1], opposite[..., 0]), -1)
         return turned / (2 * self.areas()).reshape(-1, 1, 1)
 
+    def _edges(self) -> Tensor:
+        """Those of every triangle with it to their left, ``(3 m, 2)``: all first ones, all second ones, all third ones."""
+        t = self.triangles
+        return torch.cat((t[:, [0, 1]], t[:, [1, 2]], t[:, [2, 0]]))
+
     def boundary(self) -> Tensor:
         """Edges that belong to one triangle only, ``(k, 2)``, the domain to their left."""
-        t = self.triangles
-        edges = torch.cat((t[:, [0, 1]], t[:, [1, 2]], t[:, [2, 0]]))
+        edges = self._edges()
         _, place, count = torch.unique(edges.sort(1).values, dim=0, return_inverse=True, return_counts=True)
         return edges[count[place] == 1]
 
     def inner_edges(self) -> tuple[Tensor, Tensor]:
         """Edges between two triangles, ``(k, 2)`` node numbers, and the two triangles, ``(k, 2)``."""
-        t = self.triangles
-        edges = torch.cat((t[:, [0, 1]], t[:, [1, 2]], t[:, [2, 0]])).sort(1).values
-        owner = torch.arange(len(t)).repeat(3)
+        edges = self._edges().sort(1).values
+        owner = torch.arange(len(self.triangles)).repeat(3)
         order = (edges[:, 0] * len(self.nodes) + edges[:, 1]).argsort(stable=True)
         edges, owner = edges[order], owner[order]
         pair = (edges[1:] == edges[:-1]).all(1).nonzero().reshape(-1)
@@ -204,21 +216,23 @@ class Mesh:
         found = torch.full((len(where),), -1, dtype=torch.int64)
         shares = torch.zeros((len(where), 3), dtype=torch.float64)
         left = torch.arange(len(where))
-        for many in (8, 48, 400):  # graded meshes have near centroids of small triangles
-            if not len(left) or many > 8 * len(corners):
+        for many in (8, 48, 400, len(corners)):  # graded meshes have near centroids of small triangles
+            count, still = min(many, len(corners)), []
+            for some in torch.split(left, max(1, AT_ONCE // count)):
+                apart, index = (np.asarray(t).reshape(len(some), count) for t in tree.query(where[some].numpy(), count))
+                near = torch.from_numpy(index)
+                away = where[some].unsqueeze(1) - corners[near].mean(2)
+                inside = 1 / 3 + torch.einsum("kjd,kjcd->kjc", away, slopes[near])
+                best = inside.amin(2).argmax(1)
+                rows = torch.arange(len(some))
+                good = inside[rows, best].amin(1) >= -1e-10
+                found[some[good]] = near[rows, best][good]
+                shares[some[good]] = inside[rows, best][good]
+                # Beyond the reach of the largest triangle there is no other candidate.
+                still.append(some[~good & torch.from_numpy(apart[:, -1] <= reach)])
+            left = torch.cat(still)
+            if not len(left) or count == len(corners):
                 break
-            count = min(many, len(corners))
-            apart, index = (np.asarray(t).reshape(len(left), count) for t in tree.query(where[left].numpy(), count))
-            near = torch.from_numpy(index)
-            away = where[left].unsqueeze(1) - corners[near].mean(2)
-            inside = 1 / 3 + torch.einsum("kjd,kjcd->kjc", away, slopes[near])
-            best = inside.amin(2).argmax(1)
-            rows = torch.arange(len(left))
-            good = inside[rows, best].amin(1) >= -1e-10
-            found[left[good]] = near[rows, best][good]
-            shares[left[good]] = inside[rows, best][good]
-            # Beyond the reach of the largest triangle there is no other candidate.
-            left = left[~good & torch.from_numpy(apart[:, -1] <= reach)]
         return found, shares
 
     def interpolation(self, points: Tensor) -> Any:
@@ -242,11 +256,13 @@ class Mesh:
         """Nodal values ``(..., nodes)`` at the centres of ``n`` by ``n`` pixels over the smallest box around the mesh, ``(..., x, y)``, NaN outside of
         it, and the coordinates of the pixels along both axes."""
         lines, points = _pixels(self, n)
-        found = torch.from_numpy(
-            self.interpolation(points) @ values.detach().cpu().reshape(-1, values.shape[-1]).T.numpy()
-        )
-        found[self.locate(points)[0] < 0] = torch.nan
-        return found.T.reshape(*values.shape[:-1], n, n), lines
+        place, shares = self.locate(points)
+        given = values.detach().cpu()
+        given = given if given.is_floating_point() or given.is_complex() else given.to(torch.float64)
+        corners = given[..., self.triangles[place.clamp_min(0)]]
+        found = (corners * shares.to(given.real.dtype)).sum(-1)
+        found[..., place < 0] = torch.nan
+        return found.reshape(*values.shape[:-1], n, n), lines
 
     def homogeneous(self) -> Mesh:
         """The same: a mesh holds no side values."""
@@ -294,7 +310,8 @@ class Elements:
         """The value of the triangle around every pixel; see ``Mesh.picture``."""
         lines, points = _pixels(self.mesh, n)
         place = self.mesh.locate(points)[0]
-        found = values.detach().cpu()[..., place.clamp_min(0)].clone()
+        found = values.detach().cpu()[..., place.clamp_min(0)]
+        found = found.clone() if found.is_floating_point() or found.is_complex() else found.to(torch.float64)
         found[..., place < 0] = torch.nan
         return found.reshape(*values.shape[:-1], n, n), lines
 

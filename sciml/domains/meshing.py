@@ -47,7 +47,7 @@ def disc(
     growth: float = 0.25,
     through: Tensor | None = None,
 ) -> Mesh:
-    """A disc around the origin with about ``nodes`` nodes.
+    """A disc around the origin with about ``nodes`` nodes; more, where electrodes and gaps alone take more.
 
     ``electrodes`` equal sides ``electrode_0``, ... are evenly spaced counterclockwise and cover that part of the circumference, the first one
     centred at the angle ``first`` (radians from the x axis); the rest is the side ``wall``. ``through`` are points ``(k, 2)`` inside that become
@@ -75,7 +75,8 @@ def polygon(
     """The inside of a polygon with these corners ``(k, 2)``, in either sense of rotation; not necessarily convex.
 
     Its sides are called ``side_0``, ... or by ``names``. ``electrodes`` are evenly spaced along the outline, the first centred at the arc length ``first``
-    from corner 0; what is left of a side keeps its name. Raises InputError for fewer than three corners and for no area.
+    from corner 0, counterclockwise; what is left of a side keeps its name. Raises InputError for fewer than three corners, two that coincide,
+    and for no area.
     """
     import numpy as np
 
@@ -87,7 +88,10 @@ def polygon(
         raise InputError(f"there are {len(places)} sides and {len(found)} names; give one per side")
     outline = Corners(places, found)
     if outline.area < 0:
-        outline = Corners(places[::-1].copy(), (*found[-2::-1], found[-1]))
+        outline = Corners(np.roll(places[::-1], 1, 0), found[::-1])  # corner 0 stays the first
+    same = np.hypot(*(np.roll(places, -1, 0) - places).T) <= 1e-12 * outline.length
+    if same.any():
+        raise InputError(f"corner {int(same.argmax())} of the polygon is the same point as the next one; leave it out")
     if outline.area <= 1e-12 * outline.length**2:
         raise InputError("the polygon has no area; give its corners in order around it")
     return _mesh(outline, nodes, electrodes, coverage, first, edge, growth, through)
@@ -131,7 +135,15 @@ def _mesh(
         raise InputError(
             f"nodes is {nodes}, electrodes {electrodes}, coverage {coverage}, edge {edge}, growth {growth}; give at least 8 nodes, and coverage below 1, edge and growth at most 1, all positive"
         )
-    inner = np.zeros((0, 2)) if through is None else np.asarray(torch.as_tensor(through).cpu(), dtype=float)
+    if 4 * electrodes > nodes or not math.isfinite(first):
+        raise InputError(
+            f"{electrodes} electrodes from {first} on need a finite place for the first one and more than {nodes} nodes; ask for at least {4 * electrodes}"
+        )
+    inner = (
+        np.zeros((0, 2))
+        if through is None
+        else _within(outline, np.asarray(torch.as_tensor(through).cpu(), dtype=float))
+    )
     pieces = _pieces(outline, electrodes, coverage, first)
     size, edge = _size_for(outline, pieces, nodes, edge, growth, inner)
     points, labels = _sampled(outline, pieces, size, edge)
@@ -159,6 +171,28 @@ def _mesh(
     )
 
 
+def _within(outline: Outline, points: Array) -> Array:
+    """Points that may become nodes; InputError for others."""
+    import numpy as np
+    from scipy.spatial import cKDTree
+
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        raise InputError(
+            f"through are finite points (k, 2) inside of the outline, not a tensor of shape {points.shape}"
+        )
+    near = 1e-6 * outline.length
+    ring = outline.at(np.linspace(0, outline.length, 4000, endpoint=False))
+    bad = ~outline.inside(points) | (_clearance(points, ring) < near)
+    if len(points) > 1:
+        bad |= cKDTree(points).query(points, 2)[0][:, 1] < near
+    if bad.any():
+        x, y = points[bad][0]
+        raise InputError(
+            f"the point ({x:.3g}, {y:.3g}) of through is not inside of the outline, or coincides with another one; leave it out"
+        )
+    return points
+
+
 def _pieces(outline: Outline, electrodes: int, coverage: float, first: float) -> list[tuple[str, float, float]]:
     """The outline cut into named pieces ``(name, begin, end)`` in order: electrodes, and what they leave of the sides."""
     whole, plain = outline.length, outline.stretches()
@@ -167,16 +201,13 @@ def _pieces(outline: Outline, electrodes: int, coverage: float, first: float) ->
     width = coverage * whole / electrodes
     starts = [(first + i * whole / electrodes - width / 2) % whole for i in range(electrodes)]
     plates = [(f"electrode_{i}", s, s + width) for i, s in enumerate(starts)]
-    cuts = {0.0, *(b for _, b, _ in plain)}
-    for _, a, b in plates:
-        cuts |= {a % whole, b % whole}
-    places = sorted(cuts)
-    gone = 1e-9 * whole
-    places = [p for i, p in enumerate(places) if i == 0 or p - places[i - 1] > gone]
+    places = sorted(a for _, a, _ in plain)
+    gone = 1e-5 * whole / electrodes  # an electrode that ends so near to a corner ends there
+    for end in (place % whole for _, a, b in plates for place in (a, b)):
+        if min(abs(end - place) for place in (*places, whole)) > gone:
+            places = sorted((*places, end))
     found = []
     for a, b in zip(places, [*places[1:], whole], strict=True):
-        if b - a <= gone:
-            continue
         middle = 0.5 * (a + b)
         name = next((n for n, s, e in plates if (middle - s) % whole < e - s), None)
         name = next(n for n, s, e in plain if s <= middle <= e) if name is None else name
@@ -190,20 +221,37 @@ def _sampled(
     """Points of the outline, and for each the name of the piece that begins there."""
     import numpy as np
 
-    has_plates = any(name.startswith("electrode_") for name, _, _ in pieces)
-    short = min(b - a for _, a, b in pieces)
+    lengths = np.array([b - a for _, a, b in pieces])
+    plates = {name for name, _, _ in pieces if name.startswith("electrode_")}
+    small = size
+    if plates:
+        width = sum(b - a for name, a, b in pieces if name == "electrode_0")
+        # What lies between the end of an electrode and a corner beside it is fine for itself and does not make all fine.
+        short = max(float(lengths.min()), 0.4 * min(width, outline.length / len(plates) - width))
+        small = min(size, edge * short)
     places, labels = [], []
-    for name, a, b in pieces:
-        small = min(size, edge * short) if has_plates else size
-        least = 2 if has_plates else 1
-        fine = np.linspace(0.0, b - a, 2001)
-        wanted = np.minimum(size, small + SLOPE * np.minimum(fine, b - a - fine))
+    for i, (name, a, b) in enumerate(pieces):
+        around = [min(lengths[i], lengths[(i + step) % len(pieces)]) if plates else size for step in (-1, 1)]
+        before, after = (min(small, length) for length in around)
+        least = 2 if plates else 1
+        fine = _fine(b - a, min(before, after))
+        wanted = np.minimum(size, np.minimum(before + SLOPE * fine, after + SLOPE * (b - a - fine)))
         count = np.concatenate(([0.0], np.cumsum(0.5 * (1 / wanted[1:] + 1 / wanted[:-1]) * np.diff(fine))))
         steps = max(least, round(float(count[-1])))
         inside = np.interp(np.arange(steps) / steps * count[-1], count, fine)
         places.append(a + inside)
         labels += [name] * steps
     return outline.at(np.concatenate(places)), labels
+
+
+def _fine(length: float, least: float) -> Array:
+    """Places along a piece that resolve a spacing that grows from ``least`` at its ends."""
+    import numpy as np
+
+    if least > length / 500:
+        return np.linspace(0.0, length, 2001)
+    half = np.expm1(np.linspace(0.0, math.log1p(SLOPE * length / 2 / least), 1001)) * least / SLOPE
+    return np.concatenate((half, length - half[-2::-1]))
 
 
 def _spacings(points: Array, inner: Array, size: float) -> Array:

@@ -106,7 +106,58 @@ def test_a_picture_has_the_body_and_nothing_around_it() -> None:
     assert torch.equal(torch.isfinite(flat), torch.isfinite(picture))
 
 
+def test_the_sense_of_rotation_does_not_move_electrodes() -> None:
+    """``first`` counts from corner 0, counterclockwise, however the corners are listed, and sides keep their names."""
+    names = ("lower", "right", "upper", "left")
+    given = [(0, 0), (2, 0), (2, 1), (0, 1)]
+    turned = [given[0], *given[:0:-1]]
+    one = polygon(given, names=names, nodes=150, electrodes=3, coverage=0.2, first=0.5)
+    two = polygon(turned, names=names[::-1], nodes=150, electrodes=3, coverage=0.2, first=0.5)
+    assert torch.equal(one.nodes, two.nodes)
+    for name in one.sides:
+        assert torch.equal(one.side(name), two.side(name))
+    middle = one.nodes[torch.unique(one.side("electrode_0"))]
+    assert middle.mean(0).tolist() == pytest.approx([0.5, 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("beside", [1e-3, 1e-5, 1e-8])
+def test_an_electrode_may_end_close_to_a_corner(beside: float) -> None:
+    mesh = rectangle(nodes=200, electrodes=4, coverage=0.2, first=0.1 + beside)
+    assert 150 < len(mesh.nodes) < 600  # fine where it must be, and nowhere else
+    assert float(mesh.quality().min()) > 0.4
+    for i in range(4):
+        assert float(mesh.lengths(mesh.side(f"electrode_{i}")).sum()) == pytest.approx(0.2, rel=1e-4)
+
+
+def test_points_beside_a_cluster_of_small_triangles_are_found() -> None:
+    """One large triangle whose centre is farther away than hundreds of small ones."""
+    fine = rectangle((1e-3, 1e-3), nodes=400)
+    outer = torch.tensor([(-50.0, -1e-3), (50.0, -1e-3)], dtype=torch.float64)
+    corners = [int(fine.nodes.sub(torch.tensor(c)).square().sum(1).argmin()) for c in ((0.0, 0.0), (1e-3, 0.0))]
+    n = len(fine.nodes)
+    below = torch.tensor([(n, n + 1, corners[0])])
+    mesh = Mesh(torch.cat((fine.nodes, outer)), torch.cat((fine.triangles, below)))
+    points = torch.tensor([(-5e-4, -5e-4), (5e-4, 5e-4), (0.0, -2e-3)], dtype=torch.float64)
+    place, shares = mesh.locate(points)
+    assert place[0] == len(fine.triangles) and place[1] >= 0 and place[2] == -1
+    assert torch.allclose(torch.einsum("kc,kcd->kd", shares[:2], mesh.corners()[place[:2]]), points[:2], atol=1e-12)
+
+
+def test_whole_numbers_make_a_picture() -> None:
+    mesh, _ = MADE["polygon"]
+    for domain, count in ((mesh, len(mesh.nodes)), (mesh.elements, len(mesh.triangles))):
+        picture, _ = domain.picture(torch.ones(1, 1, count, dtype=torch.int64), 8)
+        assert float(picture.nansum()) == 48 and int(picture.isnan().sum()) == 16
+
+
 BAD: dict[str, tuple[Any, str]] = {
+    "overlap": (lambda: Mesh(SQUARE[:3], TWO[[0, 0]]), r"same side of the edge \[0, 1\]"),
+    "same corner": (lambda: polygon([*SQUARE.tolist(), (0.0, 1.0)]), "corner 3 .* same point"),
+    "through outside": (lambda: disc(through=torch.tensor([(2.0, 0.0)])), r"\(2, 0\) of through"),
+    "through twice": (lambda: disc(through=torch.tensor([(0.1, 0.0)] * 2)), r"\(0.1, 0\) of through"),
+    "through not finite": (lambda: disc(through=torch.tensor([(0.1, torch.nan)])), "through are finite"),
+    "too many electrodes": (lambda: disc(nodes=100, electrodes=64), "at least 256"),
+    "first": (lambda: disc(electrodes=4, first=math.nan), "finite place"),
     "inverted": (lambda: Mesh(SQUARE, torch.tensor([(0, 2, 1), (0, 2, 3)])), "inverted.*counterclockwise"),
     "degenerate": (lambda: Mesh(torch.tensor([(0.0, 0), (1, 0), (2, 0)]), torch.tensor([(0, 1, 2)])), "degenerate"),
     "alone": (lambda: Mesh(SQUARE, TWO[:1]), "node 3 .* no triangle"),
