@@ -23,7 +23,7 @@ from sciml.domains.errors import InputError
 if TYPE_CHECKING:
     from sciml.core.inverse import Inverse
 
-__all__ = ["Calibration", "digest", "sampled_checks", "setting"]
+__all__ = ["Calibration", "bits", "digest", "inside", "rank", "sampled_checks", "setting"]
 
 NOMINAL = (0.5, 0.9)
 LEAST = 16  # cases
@@ -54,10 +54,10 @@ class Calibration:
 
         Places of one case are not independent; the error is that of the means of cases.
         """
-        level, inside = _inside(self.ranks[:, :-1], self.samples, nominal)
-        per_case = inside.to(torch.float64).mean(1)
+        level, within = inside(self.ranks[:, :-1], self.samples, nominal)
+        per_case = within.to(torch.float64).mean(1)
         # At least the error of one independent place per case: equal cases are no proof.
-        least = math.sqrt(level * (1 - level) / (self.cases * inside.shape[1]))
+        least = math.sqrt(level * (1 - level) / (self.cases * within.shape[1]))
         return level, float(per_case.mean()), max(float(per_case.std()) / math.sqrt(self.cases), least)
 
     @property
@@ -90,12 +90,15 @@ class Calibration:
         """Why this is not a record of that sampler on that problem, or None."""
         if self.sampler != setting(sampler):
             return f"the calibration record is of {self.sampler}, not of {setting(sampler)}; calibrate again"
-        if self.problem != digest(problem):
-            return f"the calibration record is of another model, noise or prior than that of {problem.name!r}; calibrate again"
+        trees = (problem.forward, problem.noise, problem.prior)
+        several = any(not leaf.shared and len(leaf.tensor) > 1 for tree in trees for leaf in leaves(tree))
+        for one in map(problem.member, range(problem.batch)) if several else (problem,):
+            if self.problem != digest(one):
+                return f"the calibration record is of another model, noise or prior than that of {one.name!r}; calibrate again"
         return None
 
 
-def _inside(ranks: Tensor, samples: int, nominal: float) -> tuple[float, Tensor]:
+def inside(ranks: Tensor, samples: int, nominal: float) -> tuple[float, Tensor]:
     """The level of the central interval of ranks nearest to ``nominal``, and where the ranks lie inside."""
     cut = min(max(0, round((1 - nominal) * (samples + 1) / 2)), samples // 2)
     cut = max(1, cut) if samples > 2 else cut
@@ -126,23 +129,20 @@ def digest(problem: Inverse[Any]) -> str:
     ]
     mark.update(repr(words).encode())
     for tree in (problem.forward, problem.noise, prior):
-        told = [
-            (path, part)
-            for path, part in described(tree)
-            if "bound" not in path and isinstance(part, int | float | str | bool)
-        ]
-        mark.update(repr(told).encode())
-        for leaf in leaves(tree):
-            if not leaf.told and leaf.name != "bound":
-                mark.update(_bytes(leaf.tensor))
-    network = getattr(prior, "network", None)
-    if isinstance(network, torch.nn.Module):
-        for value in network.state_dict().values():
-            mark.update(_bytes(value))
+        parts = [(path, part) for path, part in described(tree) if "bound" not in path]
+        mark.update(repr([one for one in parts if isinstance(one[1], int | float | str | bool)]).encode())
+        # Masks and meshes are no parameters, and make another model; what a prior keeps of its own was computed from the rest.
+        kept = {leaf.path for leaf in leaves(prior) if leaf.told} if tree is prior else ()
+        for path, part in parts:
+            held = part.state_dict().values() if isinstance(part, torch.nn.Module) else (part,)
+            for value in held if path not in kept else ():
+                if isinstance(value, Tensor):
+                    mark.update(bits(value))
     return mark.hexdigest()[:16]
 
 
-def _bytes(t: Tensor) -> bytes:
+def bits(t: Tensor) -> bytes:
+    """The numbers of a tensor in single precision."""
     t = torch.view_as_real(t) if t.is_complex() else t
     return t.detach().cpu().to(torch.float32).contiguous().numpy().tobytes()
 
@@ -172,8 +172,8 @@ def sampled_checks(problem: Inverse[Any], answer: Answer) -> tuple[Check, ...]:
         Check("chi-square per degree of freedom, mean of the samples", chi),
     )
     if problem.truth is not None and len(samples) > 1:
-        level, inside = _inside(rank(problem.truth, samples), len(samples), 0.9)
-        share = inside.to(torch.float64).flatten(1).mean(1).expand(problem.batch)
+        level, within = inside(rank(problem.truth, samples), len(samples), 0.9)
+        share = within.to(torch.float64).flatten(1).mean(1).expand(problem.batch)
         checks += (Check(f"share of the truth in {100 * level:.0f} % intervals", share),)
     return checks
 

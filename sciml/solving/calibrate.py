@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciml.core.calibration import Calibration, digest, rank, setting
+from sciml.core.calibration import Calibration, bits, digest, inside, rank, setting
 from sciml.core.inverse import Inverse
 from sciml.core.prior import Generative
 from sciml.core.solution import Code
@@ -48,7 +49,7 @@ def calibrate(
     a certificate for any number of samples.
 
     Raises InputError for a sampler that cannot be asked or that returns no samples, a prior that cannot draw images where no
-    ``truths`` are given, and an ``out`` that holds another run.
+    ``truths`` are given, ``truths`` of another shape or with values that are not finite, and an ``out`` that holds another run.
     """
     if not isinstance(problem, Inverse):
         raise InputError(f"calibrate takes an Inverse problem, not {type(problem).__name__}")
@@ -58,6 +59,10 @@ def calibrate(
     reason = sampler.accepts(one)
     if reason is not None:
         raise InputError(f"{type(sampler).__name__} cannot be asked to sample {problem.name!r}: {reason}")
+    if not hasattr(sampler, "seed"):
+        raise InputError(
+            f"calibrate takes a sampler such as DecomposedDiffusion(); {type(sampler).__name__} draws nothing"
+        )
     if cases < 2 or (truths is not None and len(truths) < cases):
         raise InputError(
             f"calibrate: {cases} cases"
@@ -67,14 +72,24 @@ def calibrate(
         raise InputError(
             f"calibrate: the prior {type(one.prior).__name__} draws no images; give truths=, images that it stands for"
         )
+    shape = torch.Size(one.space.shape)
+    if truths is not None and (truths.shape[1:] != shape or not bool(torch.isfinite(truths).all())):
+        raise InputError(
+            f"calibrate: the truths have shape {tuple(truths.shape)}; give finite images (cases, {', '.join(map(str, shape))})"
+        )
     head = {
-        "sampler": setting(sampler), "problem": digest(problem), "seed": seed, "samples": getattr(sampler, "samples", None)
+        "sampler": setting(sampler), "problem": digest(one), "seed": seed, "samples": getattr(sampler, "samples", None)
     }  # fmt: skip
     path = None if out is None else Path(out)
     rows = _resume(path, head)
+    for case, row in enumerate(rows[:cases] if truths is not None else ()):
+        mark = _mark(truths[case])  # type: ignore[index]
+        if row.get("truth", mark) != mark:
+            raise InputError(f"'{path}' holds a calibration with another truth in case {case + 1}; give another file")
     places = _places(one, seed)
     for case in range(len(rows), cases):
         row = _case(one, sampler, None if truths is None else truths[case : case + 1], places, seed, case)
+        row |= {} if truths is None else {"truth": _mark(truths[case])}
         rows.append(row)
         if path is not None:
             _write(path, head, rows)
@@ -88,6 +103,11 @@ def calibrate(
         sampler=head["sampler"],  # type: ignore[arg-type]
         problem=head["problem"],  # type: ignore[arg-type]
     )
+
+
+def _mark(truth: Tensor) -> str:
+    """Sixteen digits that stand for an image."""
+    return hashlib.sha256(bits(truth)).hexdigest()[:16]
 
 
 def _places(problem: Inverse[Any], seed: int) -> Tensor:
@@ -118,15 +138,15 @@ def _case(
         )
     if bool((answer.claim >= Code.BREAKDOWN).any()):
         raise InputError(f"calibrate: {type(sampler).__name__} failed in case {case + 1}; {answer.sentence}")
-    inner = rank(truth, samples).flatten()[places]
+    ranks = rank(truth, samples).flatten()[places]
     chi = torch.stack([posed.misfit(one) for one in samples])
     last = (chi < posed.misfit(truth)).sum(0)
     x, t = (torch.view_as_real(v) if v.is_complex() else v for v in (samples, truth))
     return {
-        "ranks": [*inner.tolist(), int(last)],
+        "ranks": [*ranks.tolist(), int(last)],
         "crps": _score(x.flatten(1)[:, places], t.flatten()[places]),
         "samples": len(samples),
-        "covered": float(((inner > 0) & (inner < len(samples))).double().mean()),
+        "covered": float(inside(ranks, len(samples), 0.9)[1].double().mean()),
     }
 
 
