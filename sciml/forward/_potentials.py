@@ -85,16 +85,20 @@ class System:
         found: Tensor = Rows.apply(torch.cat((sigma, rest), 1), self.table, self.turned)  # type: ignore[no-untyped-call]
         return found
 
-    def factor(self, values: Tensor) -> Factor:
-        """The factorisation of every member."""
+    def factor(self, values: Tensor, room: Tensor | None = None) -> Factor:
+        """The factorisation of every member; ``room`` is what an earlier call with as many members was given by ``blank``."""
         b, batch = self.band, len(values)
-        whole = values.new_zeros((2 * self.blocks, batch, b * b))
+        whole = self.blank(values) if room is None else room
         whole.transpose(0, 1)[:, self.block.to(values.device), self.within.to(values.device)] = values.detach()
         whole = whole.reshape(self.blocks, 2, batch, b, b)
         rest = self.blocks * b - self.size
         if rest:
             whole[-1, 0, :, b - rest :, b - rest :] = torch.eye(rest, dtype=values.dtype, device=values.device)
         return factored(whole)
+
+    def blank(self, values: Tensor) -> Tensor:
+        """Zeros for the blocks of as many matrices; every matrix has its entries in the same places."""
+        return values.new_zeros((2 * self.blocks, len(values), self.band**2))
 
     def solved(self, factor: Factor, right: Tensor) -> Tensor:
         """``A^-1`` of right-hand sides ``(batch or 1, size, k)``; NaN for members without a factor."""
@@ -115,15 +119,17 @@ class System:
         """The potentials of a few members at a time."""
         load = self.load.to(values.device).unsqueeze(0)
         most = MOST.get(values.device.type, MOST["cpu"])
+        room: Tensor | None = None
         for part in torch.split(values, max(1, most // (2 * self.blocks * self.band**2))):
-            yield self.solved(self.factor(part), load)
+            room = room if room is not None and room.shape[1] == len(part) else self.blank(part)
+            yield self.solved(self.factor(part, room), load)
 
     def slopes(self, values: Tensor) -> Tensor:
         """Gradients of the potentials on the elements, times the roots of the weights: ``(batch, each * elements, electrodes)``."""
         if torch.is_grad_enabled() and values.requires_grad:
             found: Tensor = Rows.apply(self.potentials(values).mT, self.tilt, self.tilt.T.tocsr())  # type: ignore[no-untyped-call]
             return found.mT
-        whole = values.new_empty((len(values), self.tilt.shape[0], self.electrodes))
+        whole = roomy((len(values), self.tilt.shape[0], self.electrodes), values)
         member = 0
         for part in self._parts(values):
             for one in part.cpu().numpy():
@@ -136,6 +142,15 @@ class System:
         i, j = self.row_index.to(x.device), self.column_index.to(x.device)
         found = (y[:, i] * x[:, j]).sum(2)
         return found + torch.where(i != j, (y[:, j] * x[:, i]).sum(2), torch.zeros_like(found))
+
+
+def roomy(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Memory for large results: numpy asks the system for large pages, which are filled for the first time twice as fast."""
+    import numpy as np
+
+    if like.device.type != "cpu":
+        return like.new_empty(shape)
+    return torch.from_numpy(np.empty(shape, dtype=np.float32 if like.dtype == torch.float32 else np.float64))
 
 
 def _ordered(graph: Any, ground: int, mesh: Mesh) -> Any:

@@ -26,7 +26,7 @@ from sciml.discretise.triangles import LinearElements, TriangleElements
 from sciml.domains.errors import InputError
 from sciml.domains.mesh import Elements, Mesh
 from sciml.domains.space import Space
-from sciml.forward._potentials import System
+from sciml.forward._potentials import System, roomy
 from sciml.forward.conductivity import Chart, Plain, Spread
 from sciml.forward.electrodes import CompleteElectrodes, Electrodes
 from sciml.metrics import otsu
@@ -251,7 +251,7 @@ class ImpedanceSensitivity(LinearOperator):
             pairs = (self.batch, -1, each, self.codomain.shape[1]), (self.batch, -1, each, self.codomain.shape[2])
             left = (self.fields @ self.forward.currents.to(self.fields)).to(dtype).reshape(pairs[0])
             right = (self.fields @ self.forward._voltages.to(self.fields)).to(dtype).reshape(pairs[1])
-            found = left.new_empty((self.batch, number, self.codomain.size))
+            found = roomy((self.batch, number, self.codomain.size), left)
             slopes = -self.slope.flatten(1)
             if self.forward._image.same:
                 whole = found.reshape(self.batch, number, *self.codomain.shape[1:])
