@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from sciml.domains.errors import InputError
-from sciml.domains.numbers import numbers
 from sciml.files.checkpoint import write_atomic
 
 __all__ = ["save_dicom", "save_nifti"]
@@ -88,7 +87,7 @@ def save_dicom(
             little beside its size (or by too much) for the ten digits that the format keeps of slope and intercept.
     """
     place = _place(path, (".dcm",))
-    if numbers("the image", image).is_complex():
+    if torch.as_tensor(image).is_complex():
         raise InputError(
             f"'{place.name}' cannot hold complex numbers; write image.abs() or image.angle(), or a .nii file"
         )
@@ -167,7 +166,7 @@ def _place(path: str | os.PathLike[str], endings: tuple[str, ...]) -> Path:
 
 def _plain(image: Tensor, spacing: Sequence[float]) -> Tensor:
     """One image without the axes of member and channel, on the CPU."""
-    values = numbers("the image", image).detach().cpu().resolve_conj().resolve_neg()
+    values = torch.as_tensor(image).detach().cpu().resolve_conj().resolve_neg()
     axes = len(spacing) or max(1, values.ndim - 2)
     while values.ndim > axes and values.shape[0] == 1:
         values = values[0]
