@@ -50,8 +50,8 @@ def bench(
 ) -> Bench:
     r"""Run every solver that accepts ``problem`` on its members; return errors, certificates and costs side by side.
 
-    ``solvers`` are given by hand (a sequence, or a mapping from names; for an inverse problem also pairs of a solver and a prior,
-    or of a solver and the name of weights), or None: the recommended one first, then all others that
+    ``solvers`` are given by hand (a sequence, or a mapping from names; for an inverse problem also pairs of a solver and a prior, None for no prior,
+    or the name of weights), or None: the recommended one first, then all others that
     accept, with default settings, then shipped weights: networks alone and before the recommended solver, learned priors under every solver that takes them. ``weights`` names other
     weights (shipped, or folders of your own runs); ``()`` leaves them out. Where the weight of a prior is open, solvers that need one
     are put inside ``Discrepancy``.

@@ -57,19 +57,19 @@ def contenders(
 
 
 def _by_hand(problem: Problem, name: str | None, one: Any, field_: list[Contender], refused: list[Refusal]) -> None:
-    """A solver, or one with the prior (or name of weights) that it is to have."""
-    solver, prior = one if isinstance(one, tuple) and len(one) == 2 else (one, None)
+    """A solver, or one with the prior (or name of weights, or None for no prior) that it is to have."""
+    paired = isinstance(one, tuple) and len(one) == 2
+    solver, prior = one if paired else (one, None)
     if not isinstance(solver, Solver):
         hint = f"; write {solver.__name__}()" if isinstance(solver, type) else ""
         raise InputError(f"bench takes solvers such as ConjugateGradient(), not {solver!r}{hint}")
     posed: Problem | str = problem
     told: tuple[str, ...] = ()
-    if prior is None:
+    if not paired:
         title, training = name or label(solver), _history(solver)
     else:
-        held, training, called = (
-            (prior, _history(prior), type(prior).__name__) if not isinstance(prior, str) else _weights(prior)
-        )
+        called = "no prior" if prior is None else type(prior).__name__
+        held, training, called = _weights(prior) if isinstance(prior, str) else (prior, _history(prior), called)
         title = name or f"{label(solver)}, {called}"
         posed, told = _posed(problem, held)
     if isinstance(posed, str):
@@ -180,7 +180,6 @@ def _classical(
     prior: str | None,
     field_: list[Contender],
     refused: list[Refusal],
-    alone: bool = False,
     **also: Any,
 ) -> None:
     """The recommended solver and every class with default settings; with the name of a prior, only those who need one."""
@@ -199,8 +198,6 @@ def _classical(
                 field_.append(Contender(label(best) + tail, best, problem, **also))
             else:
                 refused.append(Refusal(label(best) + tail, reason))
-    if alone:
-        return
     for name, kind in kinds.items():
         needed = _needed(kind)
         if needed:
@@ -263,9 +260,15 @@ def _with_prior(
         return
     own = getattr(prior, "solver", None)
     if callable(own):  # weights that belong to one solver
-        posed = dataclasses.replace(posed, recommend=lambda _: own())  # type: ignore[type-var]
+        solver = own()
+        reason = _asked(solver, posed)
+        if reason is None:
+            field_.append(Contender(name, solver, posed, training, told))
+        else:
+            refused.append(Refusal(name, reason))
+        return
     before, missed = len(field_), len(refused)
-    _classical(posed, name, field_, refused, alone=callable(own), training=training, warnings=told)
+    _classical(posed, name, field_, refused, training=training, warnings=told)
     if len(field_) == before and len(refused) == missed:
         refused.append(Refusal(name, "no solver takes this prior on this problem"))
 
