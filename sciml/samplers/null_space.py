@@ -118,10 +118,9 @@ class _Basis:
         split = columns.is_complex() and not space.dtype.is_complex
         matrix = (torch.view_as_real(columns).flatten(2) if split else columns).permute(1, 2, 0)
         u, s, v = torch.linalg.svd(matrix, full_matrices=False)
-        good = s > 1e-10 * s[:, :1]  # others are zero, but for rounding
-        s = torch.where(good, s, torch.full_like(s, math.inf))
+        good = s > 1e-10 * s[:, :1]  # others are zero, but for rounding; their vectors are left out
         return cls(
-            torch.where(torch.isinf(s), torch.full_like(s, 1e-300), s),
+            torch.where(good, s, torch.full_like(s, torch.finfo(s.dtype).tiny)),
             problem,
             u * good.unsqueeze(1),
             v.mH * good.unsqueeze(1),

@@ -105,7 +105,7 @@ def fit_denoiser(
     }  # fmt: skip
     folder = None if out is None else Path(out).absolute()
     last = None if folder is None else folder / "last.safetensors"
-    mean, done, best_error = weights(network), 0, math.inf
+    mean, done = weights(network), 0
     if last is not None and resume and last.exists():
         model, mean, state, known = load_run(last)
         compare(known["config"], config, str(folder))
@@ -138,7 +138,6 @@ def fit_denoiser(
                 sum_ += float(value.detach()) / steps
                 advance(f"epoch {epoch + 1}, loss {float(value.detach()):.3g}")
             error = sum_ if validate is None else _score(prior, network, mean, loss, validate)
-            best_error = min(best_error, error)
             row = {
                 "epoch": epoch + 1, "steps": (epoch + 1) * steps,
                 "learning_rate": learning_rate * schedule.factor((epoch + 1) * steps - 1, total), "loss": sum_,
@@ -150,7 +149,7 @@ def fit_denoiser(
                 save_run(last, network, rule, mean, {"epoch": epoch + 1, "config": config})
     load_weights(network, mean, "the mean of the weights")
     network.eval().requires_grad_(False)
-    fitted = FittedPrior(prior, None, history, epochs, best_error, config)
+    fitted = FittedPrior(prior, None, history, epochs, history[-1]["validation"], config)
     save = getattr(prior, "save", None)
     if folder is not None and save is not None:
         save(folder)

@@ -47,7 +47,8 @@ class FittedPrior(Generic[P]):
     """A ``prior`` with the weights that did best on the validation members, the solver it was trained ``through`` (None: a denoiser, trained by itself), and the record.
 
     ``best_error`` is the least mean relative L2 error on the validation members, reached after epoch ``best_epoch``;
-    ``history`` has one row per epoch, ``config`` the settings of the run.
+    ``history`` has one row per epoch, ``config`` the settings of the run. A denoiser is given the running mean of its weights after the
+    last epoch, whatever came before: ``best_epoch`` is that epoch and ``best_error`` the loss after it.
     """
 
     prior: P

@@ -277,3 +277,17 @@ def test_nonlinear_models_are_sampled() -> None:
     x = drawn(DiffusionPosteriorSampling(walk=Ancestral(60)), problem, 50)
     assert abs(float(x.mean()) - 2.48) <= 0.05  # the mode of the posterior is 2.489
     assert abs(float(drawn(RedDiff(steps=150), problem, 2).mean()) - 2.48) <= 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_of_zeros_measure_nothing(dtype: torch.dtype) -> None:
+    """A model of two unlike singular values and one that is zero: the null-space method keeps what is measured."""
+    matrix = torch.zeros(3, 4, dtype=dtype)
+    matrix[0, 0], matrix[1, 1] = 1.0, 2.0
+    problem = Inverse(
+        "two of four", Matrix(matrix), torch.tensor([[[1.0, 2.0, 9.0]]], dtype=dtype), GaussianNoise(0.01),
+        Gaussian(Matrix(torch.eye(4, dtype=dtype))),
+    )  # fmt: skip
+    x = drawn(NullSpace(steps=30), problem, 20)
+    assert float((x[:, :2] - 1).abs().max()) < 0.1  # ten deviations
+    assert 0.5 < float(x[:, 2:].std()) < 1.5
