@@ -1,0 +1,221 @@
+"""Physics-informed networks: error and processor time beside a classical solver on the same problem.
+
+    python -m tests.benchmark.pinn --only burgers-odd --seeds 3 --out tests/benchmark/pinn.md
+
+Errors are relative L2 norms over the problem's grid and all its times, medians over seeds (points and first weights), against the
+exact solution (Poisson) or a solution by ETDRK4 on a finer grid whose own error is orders below. For the inverse problem
+the number is the relative error of the viscosity. Times are those of the processor (`time.process_time`), one thread, so that other
+work on the machine does not count. The control is the recommended solver on the same grid.
+
+- poisson: -laplacian u = f on the unit square, u = prod sin(pi x) exp(x / 2), zero on the sides (held).
+- burgers: viscosity 0.01/pi on [0, 2), periodic, u = sin(pi x) at the start (held), until t = 1; twice: with the solution's oddness about
+  x = 1 declared, which is extra knowledge, and without.
+- allen-cahn: u_t = 1e-4 u_xx - 5 u^3 + 5 u on [-1, 1], periodic, u = x^2 cos(pi x) at the start, until t = 1, stated by the catalogue with time in units of
+  the reaction (five in all); evenness declared.
+- viscosity: burgers with viscosity 0.01/pi sought from 20 sensors at 10 times each (200 numbers), noise of 1 % of the largest value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import sciml
+from sciml.core import GaussianNoise, Inverse
+from sciml.domains import Periodic
+from sciml.forward import ParameterToState
+from sciml.learned.pinn import PINN, Discounted, Even, Exact, Odd, ResidualAdaptive, Sobol
+from sciml.networks import MLP
+from sciml.solvers import ExponentialRungeKutta
+
+VISCOSITY = 0.01 / math.pi
+TIMES = tuple(i / 20 for i in range(1, 21))
+SENSOR_TIMES = tuple(i / 10 for i in range(1, 11))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem, the network's settings for a seed, what is known of the answer, the goal."""
+
+    name: str
+    goal: float
+    problem: Callable[[int], Any]
+    solver: Callable[[int, int | None], PINN]
+    error: Callable[[Any, Tensor], float]
+    control: Callable[[Any], Any]
+
+
+def relative(value: Tensor, known: Tensor) -> float:
+    """The relative L2 norm of the difference."""
+    return float(torch.linalg.vector_norm(value - known) / torch.linalg.vector_norm(known))
+
+
+def poisson(seed: int) -> Any:
+    return sciml.problem("poisson", n=63)
+
+
+def burgers(n: int = 512, viscosity: float = VISCOSITY, times: tuple[float, ...] = TIMES) -> Any:
+    x = torch.arange(n, dtype=torch.float64) * 2 / n
+    start = torch.sin(math.pi * x)
+    return sciml.problem("burgers", n=n, viscosity=viscosity, length=2.0, times=times, start=start)
+
+
+def allen_cahn(n: int = 512) -> Any:
+    x = torch.arange(n, dtype=torch.float64) * 2 / n - 1
+    start = (x.square() * torch.cos(math.pi * x)).reshape(1, 1, n)
+    times = tuple(5 * t for t in SENSOR_TIMES)
+    settings = {"dim": 1, "n": n, "width": math.sqrt(2e-5), "extent": 2.0, "sides": Periodic()}
+    return sciml.problem("allen_cahn", **settings, times=times, start=start)
+
+
+def sensed(seed: int) -> Any:
+    """The inverse problem; noise and places of the sensors belong to the seed, the first guess is 0.05."""
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.rand(20, 1, dtype=torch.float64, generator=generator) * 2
+    settings: dict[str, Any] = {"solver": ExponentialRungeKutta(), "observe": places}
+    forward = ParameterToState(burgers(512, 0.05, SENSOR_TIMES), "viscosity", **settings)
+    clean = forward(torch.full((1, *forward.space.shape), VISCOSITY, dtype=torch.float64))
+    noise = 0.01 * float(clean.abs().max())
+    data = clean + noise * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+    return Inverse("viscosity from 200 sensor values", forward, data, GaussianNoise(noise))
+
+
+_KNOWN: dict[str, Tensor] = {}
+
+
+def finer(name: str, pose: Callable[[int], Any], n: int) -> Callable[[Any, Tensor], float]:
+    """The error against the recommended solver on a grid of ``n`` points, at the points of the coarse one."""
+
+    def error(problem: Any, value: Tensor) -> float:
+        if name not in _KNOWN:
+            _KNOWN[name] = sciml.solve(pose(n).with_target(steps=1e-9)).value
+        return relative(value, _KNOWN[name][..., :: n // value.shape[-1]])
+
+    return error
+
+
+def viscosity_error(problem: Any, value: Tensor) -> float:
+    """Relative."""
+    return abs(float(value.reshape(-1)[0]) / VISCOSITY - 1)
+
+
+def recommended(problem: Any) -> Any:
+    """The catalogue's own solver."""
+    return sciml.solve(problem)
+
+
+def cases() -> list[Case]:
+    """What is measured."""
+    odd, even = Exact(symmetries=(Odd(0, 1.0),)), Exact(symmetries=(Even(0, 1.0),))
+    from_burgers, from_allen_cahn = finer("burgers", burgers, 4096), finer("allen-cahn", allen_cahn, 4096)
+    return [
+        Case(
+            "poisson", 1e-7, poisson,
+            lambda seed, steps: PINN(MLP(2, width=24, layers=2, seed=seed), sampling=Sobol(1200), max_steps=steps or 300, seed=seed),
+            lambda problem, value: relative(value, problem.exact), recommended,
+        ),
+        Case(
+            "burgers-odd", 1e-5, lambda seed: burgers(),
+            lambda seed, steps: PINN(form=odd, sampling=ResidualAdaptive(2000), max_steps=steps or 500, seed=seed),
+            from_burgers, recommended,
+        ),
+        Case(
+            "burgers", 2e-4, lambda seed: burgers(),
+            lambda seed, steps: PINN(sampling=ResidualAdaptive(3000), max_steps=steps or 600, seed=seed),
+            from_burgers, recommended,
+        ),
+        Case(
+            "allen-cahn", 1e-5, lambda seed: allen_cahn(),
+            lambda seed, steps: PINN(MLP(2, width=24, layers=3, seed=seed), form=even, weighting=Discounted(1.0), sampling=ResidualAdaptive(2500), max_steps=steps or 900, seed=seed),
+            from_allen_cahn, recommended,
+        ),
+        Case(
+            "viscosity", 1e-2, sensed,
+            lambda seed, steps: PINN(sampling=ResidualAdaptive(2000), max_steps=steps or 250, seed=seed),
+            viscosity_error, lambda problem: None,
+        ),
+    ]  # fmt: skip
+
+
+def measure(case: Case, seeds: int, steps: int | None) -> dict[str, Any]:
+    """One row: errors and processor seconds for every seed, and the control's."""
+    errors, seconds, codes = [], [], []
+    for seed in range(seeds):
+        problem = case.problem(seed)
+        begin = time.process_time()
+        solution = sciml.solve(problem, case.solver(seed, steps))
+        seconds.append(time.process_time() - begin)
+        errors.append(case.error(problem, solution.value))
+        codes.append(solution.code.name)
+    row = {
+        "case": case.name, "goal": case.goal, "errors": errors, "error": statistics.median(errors),
+        "processor_seconds": statistics.median(seconds), "steps": case.solver(0, steps).max_steps, "codes": codes,
+    }  # fmt: skip
+    problem = case.problem(0)
+    begin = time.process_time()
+    classical = case.control(problem)
+    if classical is not None:
+        row["control_seconds"] = time.process_time() - begin
+        row["control"] = type(classical.solver).__name__
+        row["control_error"] = case.error(problem, classical.value)
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown."""
+    lines = [
+        "| case | goal | error, median (all seeds) | processor s | steps | control | its error | its processor s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        spread = ", ".join(f"{e:.1e}" for e in row["errors"])
+        control = (
+            f"{row['control']} | {row['control_error']:.1e} | {row['control_seconds']:.2f}"
+            if "control" in row
+            else "- | - | -"
+        )
+        lines.append(
+            f"| {row['case']} | {row['goal']:.0e} | {row['error']:.1e} ({spread}) | {row['processor_seconds']:.0f} | {row['steps']} | {control} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", help="names of cases")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="instead of each case's own number")
+    parser.add_argument("--out", type=Path, help="Markdown; the numbers go beside it as JSON")
+    given = parser.parse_args()
+    known = cases()
+    unknown = set(given.only or ()) - {case.name for case in known}
+    if unknown:
+        parser.error(f"there is no case {sorted(unknown)[0]}; the cases are {', '.join(case.name for case in known)}")
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    rows = []
+    for case in known:
+        if given.only and case.name not in given.only:
+            continue
+        rows.append(measure(case, given.seeds, given.steps))
+        print(table(rows[-1:]).splitlines()[-1], flush=True)
+    print("\n" + table(rows))
+    if given.out is not None:
+        given.out.write_text(table(rows) + "\n")
+        given.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
