@@ -52,8 +52,5 @@ def test_the_loss_is_that_of_the_network_itself() -> None:
     for loss in (EDM(), EDM(mean=-3.0, deviation=0.1, share=0.0), EDM(mean=2.0, deviation=0.1, share=0.0)):
         value = float(loss(Linear(), clean, torch.Generator().manual_seed(1)))
         assert abs(value - 1) < 0.02
-        Linear.scale = 1.5
-        assert (
-            abs(float(loss(Linear(), clean, torch.Generator().manual_seed(1))) - 1) > 0.1
-        )  # the data have another one
-        Linear.scale = 3.0
+    Linear.scale = 1.5  # the data have another one, which a high level shows
+    assert float(EDM(mean=2.0, deviation=0.1, share=0.0)(Linear(), clean, torch.Generator().manual_seed(1))) > 1.5
