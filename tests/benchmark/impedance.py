@@ -9,6 +9,9 @@ compared) and with the complete electrode model, `linearise(x).dense()`.
   ours are all 256;
 * large: 32 electrodes, about 10 000 nodes; ours 76 random injections and 31 measurements, pyEIT its own 32 injections of neighbours.
 
+* closed: no peer; the voltages of a concentric inclusion under eight gap or shunt electrodes beside the series in closed form, and the order in
+  the size of the triangles.
+
 A batch of 16 conductivities is timed beside a loop over them, forward and one product with the transposed Jacobian.
 
 Seconds are medians of the repetitions after a warm-up, methods in turn (one repetition of pyEIT on the large mesh); "processor" is time computed, which
@@ -21,6 +24,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import statistics
@@ -33,9 +37,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciml.discretise import LinearElements
+from sciml.discretise import LinearElements, QuadraticElements
 from sciml.domains import Mesh, disc
-from sciml.forward import CompleteElectrodes, Impedance, PointElectrodes, Spread, adjacent
+from sciml.forward import (
+    CompleteElectrodes,
+    GapElectrodes,
+    Impedance,
+    PointElectrodes,
+    ShuntElectrodes,
+    Spread,
+    adjacent,
+)
+from tests.forward import discs
+from tests.forward.discs import INNER, RHO, concentric, error
 
 Timed = tuple[list[float], list[float]]
 
@@ -126,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="a Markdown file; the numbers go to the same name with .json")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", choices=("small", "large"))
+    parser.add_argument("--only", choices=("small", "large", "closed"))
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     torch.set_grad_enabled(False)
@@ -138,6 +152,9 @@ def main(arguments: list[str] | None = None) -> None:
         found, text = case(name, nodes, electrodes, most, chosen.repetitions)
         record[name] = found
         lines += ["", *text]
+    if chosen.only in (None, "closed"):
+        record["closed"], text = closed()
+        lines += ["", *text]
     try:
         version = importlib.metadata.version("pyeit")
     except importlib.metadata.PackageNotFoundError:
@@ -148,6 +165,36 @@ def main(arguments: list[str] | None = None) -> None:
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         chosen.out.write_text("\n".join([head, *lines]) + "\n")
         chosen.out.with_suffix(".json").write_text(json.dumps(record) + "\n")
+
+
+def closed() -> tuple[list[dict[str, Any]], list[str]]:
+    """Errors against the series, linear and quadratic elements, on two meshes each."""
+    rows = []
+    for name, series, electrodes in (("gap", discs.gap, GapElectrodes()), ("shunt", discs.shunt, ShuntElectrodes())):
+        exact = series(8, 0.5, 1.0, INNER, RHO, count=50_000)
+        for elements, meshes in (
+            (LinearElements(), ((2000, 0.005), (8000, 0.001))),
+            (QuadraticElements(), ((500, 0.02), (2000, 0.0025))),
+        ):
+            errors, unknowns = zip(
+                *(error(*concentric(*mesh, 8), electrodes, elements, exact) for mesh in meshes), strict=True
+            )
+            order = math.log(errors[0] / errors[1]) / math.log(math.sqrt(unknowns[1] / unknowns[0]))
+            kind = type(elements).__name__
+            rows.append(
+                {"electrodes": name, "elements": kind, "unknowns": unknowns[1], "error": errors[1], "order": order}
+            )
+    lines = [
+        "closed form:",
+        "",
+        "| electrodes | elements | unknowns | relative error | order |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['electrodes']} | {row['elements']} | {row['unknowns']} | {row['error']:.2g} | {row['order']:.1f} |"
+        for row in rows
+    ]
+    return rows, lines
 
 
 def case(name: str, nodes: int, electrodes: int, most: int, repetitions: int) -> tuple[dict[str, Any], list[str]]:

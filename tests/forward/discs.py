@@ -11,9 +11,16 @@ With conductivity ``sigma`` outside of the radius ``rho`` and ``inner`` inside, 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import jv
+
+from sciml.domains import Mesh, disc
+from sciml.forward import Impedance, Spread, adjacent
+
+RHO, INNER = 0.5, 5.0  # of the inclusion: radius and conductivity, 1 around it
 
 
 def terms(sigma: float, inner: float, rho: float, count: int) -> np.ndarray:
@@ -58,3 +65,24 @@ def shunt(
     # Unit currents are the coefficients of T_0; the others see no potential.
     inside = np.linalg.solve(whole[np.ix_(rest, rest)], whole[np.ix_(rest, first)])
     return whole[np.ix_(first, first)] - whole[np.ix_(first, rest)] @ inside
+
+
+def concentric(nodes: int, edge: float, electrodes: int) -> tuple[Mesh, torch.Tensor]:
+    """A mesh with the interface among its edges, and the conductivity."""
+    count = int(2 * math.pi * RHO / math.sqrt(2 * math.pi / nodes))
+    angles = torch.arange(count, dtype=torch.float64) * 2 * math.pi / count
+    ring = RHO * torch.stack((angles.cos(), angles.sin()), 1)
+    mesh = disc(nodes=nodes, electrodes=electrodes, edge=edge, growth=0.35, through=ring)
+    x, y = mesh.elements.points()
+    sigma = torch.where(x.square() + y.square() < RHO**2, INNER, 1.0).to(torch.float64)
+    return mesh, sigma.reshape(1, 1, -1)
+
+
+def error(mesh: Mesh, sigma: torch.Tensor, model: Any, elements: Any, closed: np.ndarray) -> tuple[float, int]:
+    """Relative error of all voltages between neighbours, and the number of unknowns."""
+    count = len(closed)
+    patterns = adjacent(count)
+    forward = Impedance(mesh, model, patterns, patterns, image=Spread(mesh, mesh.elements.space()), elements=elements)
+    wanted = patterns.T.numpy() @ closed @ patterns.numpy()
+    found = forward(sigma)[0, 0].numpy()
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted)), forward.system.count

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import discs
-import numpy as np
 import pytest
 import torch
+from discs import INNER, RHO, concentric, error
 
 from sciml import checks
 from sciml.discretise import LinearElements, QuadraticElements
@@ -25,7 +25,6 @@ from sciml.forward import (
     opposite,
 )
 
-RHO, INNER = 0.5, 5.0
 MODELS: dict[str, Any] = {
     "complete": CompleteElectrodes(torch.tensor([0.3, 0.5, 0.2, 0.4, 0.1], dtype=torch.float64)),
     "gap": GapElectrodes(),
@@ -41,27 +40,6 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def small(name: str, **settings: Any) -> Impedance:
     return Impedance(SMALL, MODELS[name], adjacent(5)[:, :3], **{"chart": Logarithm(0.7), **settings})
-
-
-def concentric(nodes: int, edge: float, electrodes: int) -> tuple[Mesh, torch.Tensor]:
-    """A mesh with the interface among its edges, and the conductivity."""
-    count = int(2 * math.pi * RHO / math.sqrt(2 * math.pi / nodes))
-    angles = torch.arange(count, dtype=torch.float64) * 2 * math.pi / count
-    ring = RHO * torch.stack((angles.cos(), angles.sin()), 1)
-    mesh = disc(nodes=nodes, electrodes=electrodes, edge=edge, growth=0.35, through=ring)
-    x, y = mesh.elements.points()
-    sigma = torch.where(x.square() + y.square() < RHO**2, INNER, 1.0).to(torch.float64)
-    return mesh, sigma.reshape(1, 1, -1)
-
-
-def error(mesh: Mesh, sigma: torch.Tensor, model: Any, elements: Any, closed: np.ndarray) -> tuple[float, int]:
-    """Relative error of all voltages between neighbours, and the number of unknowns."""
-    count = len(closed)
-    patterns = adjacent(count)
-    forward = Impedance(mesh, model, patterns, patterns, image=Spread(mesh, mesh.elements.space()), elements=elements)
-    wanted = patterns.T.numpy() @ closed @ patterns.numpy()
-    found = forward(sigma)[0, 0].numpy()
-    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted)), forward.system.count
 
 
 @pytest.mark.parametrize(("name", "coarse", "graded"), [("gap", 500, 0.02), ("shunt", 500, 0.02)])
