@@ -111,7 +111,7 @@ def extended(u: Tensor, at: int, runs: tuple[Run, ...]) -> Tensor:
 
 
 def folded(v: Tensor, at: int, runs: tuple[Run, ...], n: int) -> Tensor:
-    """The transpose of ``_extended``: every pixel collects what was taken from it, always in the same order."""
+    """The transpose of ``extended``: every pixel collects what was taken from it, always in the same order."""
     if len(runs) == 1 and runs[0] == Run(0, 1, n):
         return v
     total, begin = v.new_zeros(sized(v, at, n)), 0

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from sciml.domains.errors import InputError
 from sciml.domains.pixels import Pixels
+from sciml.forward._coils import canonical_mask
 from sciml.forward.fourier import Fourier
 
 __all__ = ["birdcage_maps", "calibration_block", "espirit", "low_resolution_maps"]
@@ -196,8 +197,8 @@ def _checked(kspace: Tensor) -> Tensor:
 
 
 def _sampled(one: Tensor, mask: Tensor | None) -> Tensor:
-    sampled = (one != 0).any(0)
-    return sampled if mask is None else mask.to(torch.bool).expand_as(sampled)
+    found = canonical_mask("coil maps", mask, Pixels(tuple(one.shape[1:])))
+    return (one != 0).any(0) if found is None else found.to(one.device)
 
 
 def _inverse(kspace: Tensor) -> Tensor:

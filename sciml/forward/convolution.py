@@ -107,7 +107,7 @@ class Convolution(LinearOperator):
         if isinstance(self.pixels, Pixels):
             h, ends = self.pixels.spacing, zip(self.sizes, self.centre, strict=True)
             corner = tuple(o + s * (k - 1 - c) for o, s, (k, c) in zip(self.pixels.corner, h, ends, strict=True))
-            domain = Pixels(shape, tuple(n * s for n, s in zip(shape, h, strict=True)), corner)
+            domain = Pixels(shape, tuple(n * s for n, s in zip(shape, h, strict=True)), corner, self.pixels.unit)
         k = self.kernel
         return Space(domain, (self.channels, *shape), complex=k.is_complex(), dtype=k.dtype, device=k.device)
 

@@ -32,6 +32,7 @@ from sciml.forward._coils import (
     canonical_mask,
     check_image,
     check_maps,
+    combined,
     of_pixels,
     spread,
 )
@@ -115,8 +116,7 @@ class Fourier(LinearOperator):
         check_image("Fourier", "k-space", v, self.codomain.shape)
         _, conjugate, _, back = self._factors()
         images = torch.fft.ifftn(self.zero_filled(v * back), dim=self._axes, norm="ortho")
-        total: Tensor = (conjugate * images).sum(-self.pixels.dim - 1, keepdim=True)
-        return total
+        return combined(conjugate, images, self.pixels.dim)
 
     @property
     def _axes(self) -> tuple[int, ...]:

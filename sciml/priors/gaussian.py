@@ -18,6 +18,7 @@ from sciml.domains.errors import InputError
 from sciml.domains.random_fields import GaussianField
 from sciml.domains.space import Space
 from sciml.priors._cosines import Cosines
+from sciml.priors._shapes import broadcasts
 
 __all__ = ["Covariance", "Gaussian"]
 
@@ -80,6 +81,8 @@ class Gaussian(Prior):
         """Real images of the covariance's shape."""
         if space.complex:
             return "complex images need a complex covariance, which this prior does not have"
+        if isinstance(self.mean, Tensor) and not broadcasts(self.mean.shape, space.shape):
+            return f"its mean has shape {tuple(self.mean.shape)}"
         if isinstance(self.covariance, GaussianField):
             if not self.covariance.mean_mode:
                 return "its field has no variance in the constant mode; write GaussianField(..., mean_mode=True)"

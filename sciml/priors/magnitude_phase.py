@@ -22,6 +22,7 @@ from sciml.core.noise import across, total
 from sciml.core.prior import Denoising, Energy, Generative, Prior, Proximable
 from sciml.domains.errors import InputError
 from sciml.domains.space import Space
+from sciml.priors._shapes import broadcasts
 
 __all__ = ["MagnitudePhase", "example"]
 
@@ -70,11 +71,8 @@ class MagnitudePhase(Prior):
         """Complex images, the real ones of which fit the inner prior."""
         if not (space.complex or space.dtype.is_complex):
             return "the images are real; use its inner prior"
-        if self.phase is not None:
-            try:
-                torch.broadcast_shapes(self.phase.shape, torch.Size(space.shape))  # type: ignore[no-untyped-call]
-            except RuntimeError:
-                return f"its phase has shape {tuple(self.phase.shape)}"
+        if self.phase is not None and not broadcasts(self.phase.shape, space.shape):
+            return f"its phase has shape {tuple(self.phase.shape)}"
         reason: str | None = self.inner.fits(_real(space))
         return reason
 

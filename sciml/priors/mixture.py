@@ -105,8 +105,8 @@ class Mixture(Prior):
         wide = (values + variance.reshape(-1, 1, 1)).expand(len(x), len(means), values.shape[-1])
         n = away.shape[-1]
         size = (away.square() / wide).sum(-1) + wide.log().sum(-1) * (n / wide.shape[-1]) + n * math.log(2 * math.pi)
-        w = torch.ones(len(means)) if self.weights is None else self.weights
-        share = (w / w.sum()).to(x.device, x.dtype).log()
+        w = (torch.ones(len(means)) if self.weights is None else self.weights).to(x.device, x.dtype)
+        share = (w / w.sum()).log()
         return share - size / 2, away, wide
 
     def energy(self, x: Tensor) -> Tensor:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from sciml.core.slopes import Slopes
 from sciml.domains import InputError, Mesh, disc, polygon, rectangle
 
 L_SHAPE = [(0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2)]
@@ -181,3 +184,15 @@ def test_bad_input_is_one_sentence(name: str) -> None:
     with pytest.raises(InputError, match=sentence) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def test_complex_fields_have_differences_too() -> None:
+    """Real and imaginary part by themselves, without a warning that one of them is dropped."""
+    mesh, _ = MADE["polygon"]
+    space = replace(mesh.space(), complex=True, dtype=torch.complex128)
+    u = torch.complex(*torch.rand(2, 1, 1, len(mesh.nodes), generator=torch.Generator().manual_seed(0)).double())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = Slopes(space)(u)
+    real = Slopes(mesh.space())
+    assert torch.equal(found, torch.complex(real(u.real), real(u.imag)))

@@ -116,6 +116,8 @@ def test_the_calibration_block_is_what_was_sampled_whole() -> None:
         (lambda k: espirit(k, calibration=4), "too few"),
         (lambda k: espirit(k, kernel=1), "kernel"),
         (lambda k: espirit(0 * k, torch.ones(60, 52)), "zero"),
+        (lambda k: espirit(k, torch.ones(5, 52)), r"mask has shape \(5, 52\)"),
+        (lambda k: low_resolution_maps(k, torch.zeros(60, 52)), "samples nothing"),
         (lambda k: birdcage_maps(PIXELS, 0), "at least one coil"),
     ],
 )

@@ -51,7 +51,7 @@ def test_scipy_gives_the_same(mode: str, shape: tuple[int, ...], sizes: tuple[in
 )
 def test_valid_is_the_part_that_was_seen_whole(shape: tuple[int, ...], sizes: tuple[int, ...]) -> None:
     kernel, image = draw(*sizes), draw(1, 1, *shape, seed=1)
-    pixels = Pixels(shape, tuple(0.5 * n for n in shape))
+    pixels = Pixels(shape, tuple(0.5 * n for n in shape), unit="mm")
     blur = Convolution(pixels, kernel, Valid())
     wanted = signal.convolve(image[0, 0].numpy(), kernel.numpy(), "valid", method="direct")
     assert np.abs(blur(image)[0, 0].numpy() - wanted).max() < ROUNDING * np.abs(wanted).max()
@@ -59,6 +59,7 @@ def test_valid_is_the_part_that_was_seen_whole(shape: tuple[int, ...], sizes: tu
     # The pixels of the result lie where the same numbers lie in the whole image.
     whole = Convolution(pixels, kernel, Zero())(image)[0, 0]
     inner: Any = blur.codomain.domain
+    assert inner.unit == "mm"
     for axis, (few, many) in enumerate(zip(inner.coordinates(), pixels.coordinates(), strict=True)):
         at = int(torch.isclose(many, few[0]).nonzero()[0, 0])
         whole = whole.narrow(axis, at, len(few))

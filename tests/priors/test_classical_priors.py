@@ -324,6 +324,8 @@ def test_gaussian_refusals() -> None:
         Gaussian(OnImages(SMALL, torch.ones(12, 12, dtype=F))).on(SMALL)
     with pytest.raises(InputError, match="positive definite"):
         Gaussian(OnImages(SMALL, dense(12).triu())).on(SMALL)
+    with pytest.raises(InputError, match=r"mean has shape \(5, 5\)"):
+        Gaussian(GaussianField(mean_mode=True), mean=torch.zeros(5, 5)).on(SMALL)
     with pytest.raises(InputError, match="acts on"):
         Gaussian(Matrix(dense(5))).on(SMALL)
     with pytest.raises(InputError, match="GaussianField"):

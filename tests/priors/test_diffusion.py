@@ -67,6 +67,18 @@ def test_a_mixture_denoises_as_its_density_says() -> None:
     assert mixture_misses(wrong) > 1e-3
 
 
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 4.0])])
+def test_the_energy_of_a_mixture_has_all_constants(weights: torch.Tensor | None) -> None:
+    means = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64).reshape(3, 1, 1).expand(3, 1, 4)
+    variance = torch.tensor([0.3, 1.0, 2.0], dtype=torch.float64)
+    x = torch.randn(5, 1, 4, generator=generator(0), dtype=torch.float64)
+    each = torch.distributions.Normal(means.reshape(3, 4), variance.sqrt().reshape(3, 1)).log_prob(x)
+    share = torch.ones(3).double() if weights is None else weights.double()
+    wanted = -torch.logsumexp((share / share.sum()).log() + each.sum(2), 1)
+    found = Mixture(means, variance, weights).energy(x)
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-13)
+
+
 def test_a_mixture_of_matrices() -> None:
     """Full covariances: the score by differentiating log p of the noisy law (Tweedie), and the moments of draws."""
     a = torch.randn(2, 3, 3, generator=generator(0), dtype=torch.float64)
@@ -244,6 +256,9 @@ def test_magnitude_and_phase() -> None:
     assert isinstance(MagnitudePhase(TotalVariation()), Energy)
 
 
+COMPLEX = Space(None, (1, 8), complex=True, dtype=torch.complex64)
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
@@ -255,8 +270,9 @@ def test_magnitude_and_phase() -> None:
         (lambda: Diffusion(UNet(2), scale=-1.0), "scale"),
         (lambda: Diffusion(UNet(2)).on(Pixels((4, 4)).space(2)), "channels"),
         (lambda: Diffusion(UNet(2)).sample(1, generator=generator(0)), "bind it"),
-        (lambda: Diffusion(UNet(1)).on(Space(None, (1, 8), complex=True, dtype=torch.complex64)), "MagnitudePhase"),
+        (lambda: Diffusion(UNet(1)).on(COMPLEX), "MagnitudePhase"),
         (lambda: MagnitudePhase(Gaussian()).on(Pixels((4, 4)).space()), "images are real"),
+        (lambda: MagnitudePhase(Gaussian(), torch.zeros(3, 1, 8)).on(COMPLEX), "phase has shape"),
         (lambda: UNet(2, widths=()), "widths"),
         (lambda: UNet(2)(torch.zeros(1, 3, 4, 4)), "input of shape"),
         (lambda: Scheduled(asked, earliest=2.0), "times run"),
