@@ -122,7 +122,7 @@ class Row:
             "" if not walls else f"{_seconds(statistics.median(walls))}{spread}",
             "" if self.busy is None else _seconds(self.busy),
             self.work(),
-            "" if self.memory is None else f"{self.memory / 1e6:.0f} MB",
+            "" if self.memory is None else f"{self.memory / 1e6:.{0 if self.memory > 1e7 else 1}f} MB",
             "" if trained is None else f"{trained:.0f} s",
         )
 

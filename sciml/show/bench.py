@@ -116,11 +116,15 @@ def page(bench: Bench, out: str | os.PathLike[str]) -> Path:
     things.append([dict(zip(columns, row, strict=True)) for row in rows])
     things += [note if note.endswith(".") else f"{note}." for note in bench.notes()]
     things += ["Certificates", [_certificate(row) for row in bench.rows]]
+    things += ["Settings", {row.name: row.settings for row in bench.rows}]
     if any(row.training for row in bench.rows):
         things += ["Weights", [{"solver": row.name, **dict(row.training)} for row in bench.rows if row.training]]
     if bench.refused:
         things += ["Not asked", [{"solver": one.name, "reason": one.reason} for one in bench.refused]]
-    things += ["Conditions", {key: value for key, value in bench.facts.items() if key not in ("solvers", "recipe")}]
+    things += [
+        "Conditions",
+        {key: value for key, value in bench.facts.items() if key not in ("solvers", "settings", "recipe")},
+    ]
     if bench.facts.get("recipe"):
         things += ["Recipe", {"recipe": bench.facts["recipe"]}]
     return report(things, out, title=f"Bench: {bench.facts.get('problem', '')}")

@@ -74,6 +74,10 @@ def bench(
     """
     _sensible(problem, solvers, repeats, seconds, threads)
     problem.validate()
+    if reference is not None and reference.shape[1:] != _shape(problem):
+        raise InputError(
+            f"the reference has shape {tuple(reference.shape)}; answers of {problem.name!r} have (batch, {', '.join(map(str, _shape(problem)))})"
+        )
     field, refused = contenders(problem, solvers, weights)
     if not field:
         why = "; ".join(f"{one.name}: {one.reason}" for one in refused[:4])
@@ -82,7 +86,7 @@ def bench(
     path = None if out is None else Path(out) / FILE
     known = _resume(path, head)
     rows, session = list(known.rows), int(known.facts.get("sessions", 0)) + 1
-    facts = {**head, **_machine(), "sessions": session, "date": known.facts.get("date", _today())}
+    facts = {**head, **_machine(problem.space.device), "sessions": session, "date": known.facts.get("date", _today())}
     left = [one for one in field if one.name not in {row.name for row in rows}]
     if not left:
         return Bench(_ordered(rows, field), tuple(refused), {**known.facts})
@@ -119,6 +123,12 @@ def _sensible(problem: Any, solvers: Any, repeats: int, seconds: float, threads:
         )
 
 
+def _shape(problem: Problem) -> tuple[int, ...]:
+    """Of one member's answer."""
+    shape = tuple(int(m) for m in problem.space.shape)
+    return (len(problem.times), *shape) if isinstance(problem, Evolution) else shape
+
+
 def _measure(one: Contender, repeats: int, seconds: float, session: int, met: set[str]) -> tuple[Row, Answer | None]:
     """The row without its error, and the answer of the cold run."""
     device = one.problem.space.device
@@ -149,7 +159,7 @@ def _measure(one: Contender, repeats: int, seconds: float, session: int, met: se
                 row, outcome="TIME LIMIT", sentence=f"the certificate was not done after {seconds:g} s"
             ), answer
         except Exception as error:
-            return dataclasses.replace(row, sentence=f"the certificate: {_words(error)}"), answer
+            return dataclasses.replace(row, sentence=f"the certificate: {_words(error)}"), None
         codes = decide(answer.claim, checks)
         worst = Code(int(codes.max()))
         sentence = "" if worst is Code.CONVERGED else one.problem.explain(worst, answer)
@@ -225,8 +235,6 @@ class _Reference:
             return ()
         found = answer.value.detach()
         wanted = self.problem.gauge(self.value.detach().to(found.device))
-        if wanted.shape[1:] != found.shape[1:]:
-            raise InputError(f"the reference has shape {tuple(self.value.shape)}, the answers {tuple(found.shape)}")
         return tuple(_finite(relative_l2(found, wanted.expand(found.shape))))
 
     def _compute(self) -> None:
@@ -268,16 +276,14 @@ def _head(
     problem: Problem, field: list[Contender], reference: Tensor | None, repeats: int, seconds: float, threads: int
 ) -> dict[str, Any]:
     """What must be the same for a bench to go on."""
-    mark = hashlib.sha256()
-    for name, tensor in sorted(problem.parameters().items()):
-        mark.update(f"{name} {digest(tensor)}".encode())
-    mark.update(json.dumps(dict(problem.targets), sort_keys=True).encode())
+    posed = [_mark(one.problem.parameters()) for one in field if one.problem is not problem]
+    goals = json.dumps([dict(problem.targets), posed], sort_keys=True)
     recipe = problem.recipe
     return {
         "problem": problem.name, "members": problem.batch, "shape": list(problem.space.shape),
         "dtype": str(problem.space.dtype).removeprefix("torch."), "device": str(problem.space.device),
-        "digest": mark.hexdigest()[:16], "recipe": None if recipe is None else json.loads(recipe.to_json()),
-        "solvers": [one.name for one in field], "given": None if reference is None else digest(reference)[:16],
+        "digest": _mark(problem.parameters(), goals), "recipe": None if recipe is None else json.loads(recipe.to_json()),
+        "solvers": [one.name for one in field], "settings": [_settings(one.solver) for one in field], "given": None if reference is None else digest(reference)[:16],
         "repeats": repeats, "seconds": float(seconds), "threads": threads,
     }  # fmt: skip
 
@@ -287,10 +293,11 @@ def _resume(path: Path | None, head: dict[str, Any]) -> Bench:
         return Bench((), (), {})
     known = Bench.from_json(load_json(path), str(path))
     for name, value in head.items():
-        if name != "recipe" and known.facts.get(name) != value:
-            raise InputError(
-                f"'{path}' holds a bench with {name} {known.facts.get(name)}, and now it is {value}; give another folder"
-            )
+        before = known.facts.get(name)
+        if name != "recipe" and before != value:
+            if isinstance(value, list) and isinstance(before, list) and len(value) == len(before):
+                before, value = next(pair for pair in zip(before, value, strict=True) if pair[0] != pair[1])
+            raise InputError(f"'{path}' holds a bench with {name} {before}, and now it is {value}; give another folder")
     return known
 
 
@@ -299,18 +306,18 @@ def _ordered(rows: list[Row], field: list[Contender]) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: place.get(row.name, len(place))))
 
 
-def _machine() -> dict[str, Any]:
+def _machine(device: torch.device) -> dict[str, Any]:
     """Where it was measured, and how busy that was."""
     busy = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     return {
-        "processor": _processor(), "cores": os.cpu_count(), "load before": busy, "python": platform.python_version(),
+        "processor": _processor(device), "cores": os.cpu_count(), "load before": busy, "python": platform.python_version(),
         "torch": torch.__version__,
     }  # fmt: skip
 
 
-def _processor() -> str:
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}; {platform.machine()}"
+def _processor(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}; {platform.machine()}"
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -325,7 +332,7 @@ def _today() -> str:
 
 
 def _settings(solver: Any) -> str:
-    """The settings that are numbers, words or solvers."""
+    """The settings that are numbers, words, solvers or networks."""
     if not dataclasses.is_dataclass(solver):
         return type(solver).__name__
     told = []
@@ -335,11 +342,24 @@ def _settings(solver: Any) -> str:
             told.append(f"{part.name}={value}")
         elif isinstance(value, Solver):
             told.append(f"{part.name}={_settings(value)}")
+        else:
+            module = value if isinstance(value, torch.nn.Module) else getattr(value, "network", None)
+            if isinstance(module, torch.nn.Module):
+                told.append(f"{part.name}={type(module).__name__} {_mark(module.state_dict())}")
     return f"{type(solver).__name__}({', '.join(told)})"
 
 
+def _mark(tensors: Mapping[str, Tensor], words: str = "") -> str:
+    """Sixteen digits that stand for named tensors."""
+    mark = hashlib.sha256(words.encode())
+    for name, tensor in sorted(tensors.items()):
+        mark.update(f"{name} {digest(tensor)}".encode())
+    return mark.hexdigest()[:16]
+
+
 def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_first(str(error)) or 'no words'}"
+    words = _first(str(error)) or "no words"
+    return words if isinstance(error, InputError) else f"{type(error).__name__}: {words}"
 
 
 def _first(text: str) -> str:

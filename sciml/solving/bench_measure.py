@@ -43,16 +43,25 @@ def limited(seconds: float) -> Iterator[Callable[[], None]]:
         yield look
         return
 
-    def ring(number: int, frame: FrameType | None) -> None:
-        raise Late
+    done: list[bool] = []
 
+    def ring(number: int, frame: FrameType | None) -> None:
+        if not done:
+            raise Late
+
+    begun = time.perf_counter()
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+    other, _ = signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
     try:
-        yield look
+        try:
+            yield look
+        finally:
+            done.append(True)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
+        if other:  # somebody else's alarm is still to come
+            signal.setitimer(signal.ITIMER_REAL, max(1e-3, other - (time.perf_counter() - begun)))
 
 
 class Stopwatch:

@@ -34,7 +34,7 @@ from sciml.solvers import (
     PlugAndPlay,
     PrimalDual,
 )
-from sciml.solving import bench_contenders
+from sciml.solving import bench_contenders, bench_measure
 from sciml.solving.advise import solvers
 
 N = 7
@@ -74,10 +74,19 @@ class Known(Solver):
 class Raising(Known):
     """Does not get there."""
 
-    thing: BaseException = field(default_factory=lambda: RuntimeError("out of luck\nand more lines"))
+    def run(self, problem: Any, start: Tensor | None, context: Context) -> Answer:
+        raise RuntimeError("out of luck\nand more lines")
+
+
+@dataclass(frozen=True, eq=False)
+class Killed(Known):
+    """The first time, the whole program is."""
 
     def run(self, problem: Any, start: Tensor | None, context: Context) -> Answer:
-        raise self.thing
+        if not self.ran:
+            self.ran.append("killed")
+            raise KeyboardInterrupt
+        return super().run(problem, start, context)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +178,35 @@ def test_the_time_limit_ends_a_solver_not_the_bench() -> None:
     assert row.outcome == "CONVERGED" and 1 <= len(row.warm) <= 3
 
 
+def test_an_alarm_of_somebody_else_is_kept() -> None:
+    import signal
+
+    heard: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: heard.append(number))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.4)
+        with bench_measure.limited(5.0):
+            pass
+        assert not heard
+        left, _ = signal.getitimer(signal.ITIMER_REAL)
+        assert 0 < left <= 0.4
+        time.sleep(left + 0.05)
+        assert heard
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_an_answer_of_another_shape_is_a_row() -> None:
+    @dataclass(frozen=True, eq=False)
+    class Crooked(Known):
+        def run(self, problem: Any, start: Tensor | None, context: Context) -> Answer:
+            return Answer(torch.zeros(2, 5), torch.ones(2, dtype=torch.int64))
+
+    crooked, after = sciml.bench(small(), [Crooked(), Known()], repeats=0).rows
+    assert crooked.outcome == "RAISED" and "the answer has shape (1, 2, 5)" in crooked.sentence and after.passed
+
+
 def test_the_time_limit_holds_beside_the_main_thread() -> None:
     import threading
 
@@ -180,30 +218,30 @@ def test_the_time_limit_holds_beside_the_main_thread() -> None:
 
 
 def test_killed_and_resumed_is_the_same_table(tmp_path: Path) -> None:
-    parts = {"one": Known(1e-3), "two": Raising(thing=KeyboardInterrupt()), "three": Known(1e-5)}
+    parts = {"one": Known(1e-3), "two": Killed(1e-4), "three": Known(1e-5)}
     with pytest.raises(KeyboardInterrupt):
         sciml.bench(small(), parts, out=tmp_path, repeats=1)
     kept = Bench.load(tmp_path / "bench.json")
     assert [row.name for row in kept.rows] == ["one"]
     count = len(parts["one"].ran)
-    mended = {**parts, "two": Known(1e-4)}
-    resumed = sciml.bench(small(), mended, out=tmp_path, repeats=1)
+    resumed = sciml.bench(small(), parts, out=tmp_path, repeats=1)
     assert len(parts["one"].ran) == count  # what was done is not done again
     assert resumed.rows[0] == kept.rows[0]
     assert [row.session for row in resumed.rows] == [1, 2, 2]
-    whole = sciml.bench(small(), mended, repeats=1)
+    whole = sciml.bench(small(), parts, repeats=1)
 
     def lasting(bench: Bench) -> list[Any]:
         return [(row.name, row.outcome, row.error, row.checks, row.codes, row.calls, row.steps) for row in bench.rows]
 
     assert lasting(resumed) == lasting(whole)
-    again = sciml.bench(small(), mended, out=tmp_path, repeats=1)
+    again = sciml.bench(small(), parts, out=tmp_path, repeats=1)
     assert again.to_json() == Bench.load(tmp_path / "bench.json").to_json()
     for changed in (
-        lambda: sciml.bench(small(2), mended, out=tmp_path, repeats=1),
+        lambda: sciml.bench(small(2), parts, out=tmp_path, repeats=1),
         lambda: sciml.bench(small(), {"one": Known()}, out=tmp_path, repeats=1),
-        lambda: sciml.bench(small(), mended, out=tmp_path, repeats=2),
-        lambda: sciml.bench(small().with_target(discrete=1e-3), mended, out=tmp_path, repeats=1),
+        lambda: sciml.bench(small(), parts, out=tmp_path, repeats=2),
+        lambda: sciml.bench(small(), {**parts, "three": Known(1e-6)}, out=tmp_path, repeats=1),
+        lambda: sciml.bench(small().with_target(discrete=1e-3), parts, out=tmp_path, repeats=1),
     ):
         with pytest.raises(InputError, match="give another folder"):
             changed()
@@ -314,7 +352,7 @@ def test_everyone_who_accepts_is_asked_and_the_others_are_listed(monkeypatch: py
     darcy = sciml.problem("darcy", n=9, batch=2)
     found = sciml.bench(darcy, weights=["fno-darcy"], repeats=0, seconds=20)
     chain = "Chained(Trained(fno-darcy), ConjugateGradient(Multigrid, max_steps=200))"
-    # The recommended one comes first.
+    # The recomparts one comes first.
     classical = ["ConjugateGradient(Multigrid, max_steps=200)", "ConjugateGradient", "Direct", "Multigrid"]
     assert [row.name for row in found.rows] == [*classical, "Trained(fno-darcy)", chain]
     assert all(found.row(name).passed for name in (*classical, chain))
