@@ -3,6 +3,7 @@
 from sciml.core.probability_flow import Ancestral as Ancestral
 from sciml.core.probability_flow import Euler as Euler
 from sciml.core.probability_flow import Heun as Heun
+from sciml.priors._phase import slow_phase as slow_phase
 from sciml.priors.denoiser import Denoiser as Denoiser
 from sciml.priors.diffusion import Diffusion as Diffusion
 from sciml.priors.gaussian import Gaussian as Gaussian

@@ -22,6 +22,7 @@ from sciml.core.noise import across, total
 from sciml.core.prior import Denoising, Energy, Generative, Prior, Proximable
 from sciml.domains.errors import InputError
 from sciml.domains.space import Space
+from sciml.priors._phase import blurred
 from sciml.priors._shapes import broadcasts
 
 __all__ = ["MagnitudePhase", "example"]
@@ -39,7 +40,7 @@ class MagnitudePhase(Prior):
     Composite priors (total variation) take complex images themselves and lose that role here.
 
     Raises InputError for an inner prior that is complex already, and where a method is asked that ``inner`` does not have.
-    *Fails when* the phase changes within a few pixels, or the image has both signs and no phase is given.
+    *Fails when* the phase changes within a few pixels, or the image has both signs and no phase is given (``slow_phase`` of a rough reconstruction finds one).
     """
 
     inner: Any
@@ -128,7 +129,7 @@ class MagnitudePhase(Prior):
             return torch.polar(torch.ones_like(angle), angle)
         wide = x
         for axis in range(2, x.ndim):
-            wide = _blurred(wide, axis, self.smooth)
+            wide = blurred(wide, axis, self.smooth)
         size = wide.abs()
         floor = torch.finfo(size.dtype).tiny
         return torch.where(size > floor, wide / size.clamp_min(floor), torch.ones_like(wide))
@@ -204,15 +205,6 @@ def _real(space: Space) -> Space:
     """The same space for real images."""
     kind = {torch.complex64: torch.float32, torch.complex128: torch.float64}.get(space.dtype, space.dtype)
     return replace(space, dtype=kind, complex=False)
-
-
-def _blurred(x: Tensor, axis: int, width: float) -> Tensor:
-    """A Gaussian average along one axis, normalised at the sides."""
-    n = x.shape[axis]
-    at = torch.arange(n, dtype=torch.float64, device=x.device)
-    window = torch.exp(-((at[:, None] - at) / width).square() / 2)
-    window = (window / window.sum(1, keepdim=True)).to(x.dtype)
-    return torch.movedim(torch.matmul(torch.movedim(x, axis, -1), window.T), -1, axis)
 
 
 def example() -> tuple[MagnitudePhase, Space]:
