@@ -37,7 +37,7 @@ from torch import nn
 import sciml
 from sciml import show
 from sciml.catalogue import folder
-from sciml.domains import Ellipses, Pixels
+from sciml.domains import Ellipses, Pixels, member_generator
 from sciml.forward import Cosine, Hamming, Hann, RamLak, SheppLogan
 from sciml.metrics import psnr, ssim
 from sciml.priors import MagnitudePhase, TotalVariation, Wavelet, slow_phase
@@ -140,7 +140,7 @@ def resonance(count: int = 8, seed: int = 700) -> list[Row]:
         values, began = [], time.perf_counter()
         for i in range(count):
             if name == "that of the simulation":
-                turn = simulation.turned(simulation.smooth_phase(simulation.generator(seed, i, "phase")), pixels)
+                turn = simulation.turned(simulation.smooth_phase(member_generator("mri", seed, i, "phase")), pixels)
                 phase = turn.angle().float()
             else:
                 phase = slow_phase(rough[i : i + 1])[0]
