@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -22,6 +22,10 @@ from sciml.cli.words import (
     targets_of,
 )
 from sciml.domains.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray
+    from torch import Tensor
 
 __all__ = ["certify", "data", "generate", "problems", "solve"]
 
@@ -161,21 +165,19 @@ def certify(file: Path, /, *, json: Flag = False) -> int:
             f"the recipe of '{file}' refers to arrays beside it ({error}); certify it in Python."
         ) from error
     name = unknown_name(posed)
-    if name not in data:
+    found = stored(data, name)
+    if found is None:
         raise InputError(f"'{file}' has no variable '{name}'; it has {', '.join(map(str, data.data_vars))}.")
-    value = torch.tensor(data[name].values).reshape(-1, *answer_shape(posed))
+    value = found.reshape(-1, *answer_shape(posed))
     claim = torch.full((len(value),), int(Code.CONVERGED))
     weight, dual = None, None
     if isinstance(posed, Inverse):
         if posed.weight is None and "weight" in data:  # chosen by the solver
             weight = torch.tensor(data["weight"].values)
-        if "dual_prior" in data:
+        duals = {key: found for key in ("data", "prior") if (found := stored(data, f"dual_{key}")) is not None}
+        if "prior" in duals:
             shapes = {"data": posed.data.shape[1:], "prior": posed.prior.operator.codomain.shape}
-            dual = {
-                key: torch.tensor(data[f"dual_{key}"].values).reshape(-1, *shape)
-                for key, shape in shapes.items()
-                if f"dual_{key}" in data
-            }
+            dual = {key: found.reshape(-1, *shapes[key]) for key, found in duals.items()}
     checks = posed.certify(Answer(value, claim, posed=weight, dual=dual))
     codes = decide(claim, checks)
     code = Code(int(codes.max()))
@@ -185,6 +187,16 @@ def certify(file: Path, /, *, json: Flag = False) -> int:
     else:
         write(f"{posed.name}: {code.name}  {'  '.join(map(check_text, checks))}")
     return CERTIFIED if code is Code.CONVERGED else UNCERTIFIED
+
+
+def stored(data: xarray.Dataset, name: str) -> Tensor | None:
+    """A variable as it was saved: complex ones lie in the file as real and imaginary part."""
+    import torch
+
+    if name in data:
+        return torch.tensor(data[name].values)
+    parts = [f"{name}_{part}" for part in ("real", "imaginary")]
+    return torch.complex(*(torch.tensor(data[part].values) for part in parts)) if set(parts) <= set(data) else None
 
 
 def data(file: Path, /, *, names: Pairs = None, dims: Pairs = None, json: Flag = False) -> int:

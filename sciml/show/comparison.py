@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sciml.core.inverse import Inverse
 from sciml.core.solution import Code, Solution
 from sciml.domains.errors import InputError
+from sciml.domains.mesh import Elements, Mesh
 from sciml.show.canvas import Panel, panels, save
 from sciml.show.reconstruction import Pictures, data_panel, largest, quality, residual_of, sigmas, truth_of
 
@@ -115,7 +116,10 @@ def reconstructions(
 
 
 def quality_facts(solution: Solution) -> dict[str, Any]:
-    """As plain data: the prior, its weight, and PSNR (dB) and SSIM if the truth is known, per member; infinite is null."""
+    """As plain data: the prior, its weight, and PSNR (dB) and SSIM if the truth is known, per member; infinite is null.
+
+    Fields on a mesh have no windows of neighbouring pixels, and so no SSIM.
+    """
     from sciml.metrics import psnr, ssim
     from sciml.show.summary import plain
 
@@ -126,7 +130,8 @@ def quality_facts(solution: Solution) -> dict[str, Any]:
     if problem.truth is not None:
         truth = problem.truth.detach().expand(solution.value.shape)
         value = solution.value.detach().to(truth.device)
-        for name, metric in (("PSNR", psnr), ("SSIM", ssim)):
+        meshed = isinstance(problem.space.domain, Mesh | Elements)
+        for name, metric in (("PSNR", psnr),) if meshed else (("PSNR", psnr), ("SSIM", ssim)):
             try:
                 facts[name] = metric(value, truth)
             except InputError:  # a constant truth has no range, a small or complex image no windows

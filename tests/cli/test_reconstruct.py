@@ -117,6 +117,13 @@ def test_a_saved_reconstruction_can_be_certified_again(capsys: Any, tmp_path: Pa
     assert status == 2 and "TotalVariation(" in err and "in words only" in err and err.count("\n") == 1
 
 
+def test_complex_images_are_certified_again(capsys: Any, tmp_path: Path) -> None:
+    facts = told(capsys, "reconstruct", "mri", "--set", "n=16", "coils=3", "--out", tmp_path / "x.nc")
+    again = told(capsys, "certify", tmp_path / "x.nc")
+    assert facts["code"] == again["code"] == "CONVERGED"
+    assert {c["name"]: c["value"] for c in again["checks"]} == {c["name"]: c["value"] for c in facts["checks"]}
+
+
 def test_a_solver_that_hands_over_one_dual_variable_is_certified_again(capsys: Any, tmp_path: Path) -> None:
     """A problem file that states its prior; ADMM hands over the dual variable of the prior alone."""
     (tmp_path / "mine.py").write_text(

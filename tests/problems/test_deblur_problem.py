@@ -77,6 +77,13 @@ def test_images_come_as_arrays_lists_and_batches() -> None:
     repeated = sciml.problem("deblur", image=images[0, 0], width=1.0, batch=2)
     assert repeated.batch == 2 and torch.equal(repeated.truth[1], images[0])
     assert not torch.equal(repeated.data[0], repeated.data[1])  # noise of its own
+    import xarray
+
+    table = xarray.Dataset({"photograph": (("x", "y"), images[0, 0].numpy())})
+    read = sciml.problem("deblur", data=table, sigma=0.1)
+    assert torch.equal(read.data, sciml.problem("deblur", data=images[0, 0], sigma=0.1).data)
+    with pytest.raises(InputError, match="photograph, mask; give one"):
+        sciml.problem("deblur", data=table.assign(mask=table.photograph > 0))
     kernel = torch.ones(3, 3, dtype=torch.float64) / 9
     one, two = (sciml.problem("deblur", n=12, kernel=k) for k in (kernel, kernel.numpy()))
     assert torch.equal(one.data, two.data)
@@ -98,7 +105,7 @@ def test_bad_settings_are_named() -> None:
         sciml.problem("deblur", n=16, sigma=0.0)
     with pytest.raises(InputError, match="without batch="):
         sciml.problem("deblur", data=image, batch=2)
-    with pytest.raises(InputError, match="makes no tensor"):
-        sciml.problem("deblur", data="blurred")
+    with pytest.raises(InputError, match="makes no tensor .open a file with sciml.open_dataset"):
+        sciml.problem("deblur", data="blurred.npy")
     with pytest.raises(InputError, match="in the plane"):
         sciml.problem("deblur", n=(8, 8, 8))

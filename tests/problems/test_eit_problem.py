@@ -17,6 +17,7 @@ from sciml.core import Code
 from sciml.domains import InputError
 from sciml.metrics import ktc_score
 from sciml.priors import Smoothness, Wavelet
+from sciml.show.comparison import quality_facts
 from sciml.solvers import Discrepancy, GaussNewton, PrimalDualNewton
 
 SMALL: dict[str, Any] = {"electrodes": 8, "nodes": 150}
@@ -59,6 +60,8 @@ def test_a_picture_and_a_file(tmp_path: Path) -> None:
     found = sciml.solve(sciml.problem("eit", seed=1, **SMALL), PrimalDualNewton())
     found.plot(tmp_path / "body.png")
     assert (tmp_path / "body.png").stat().st_size > 10_000
+    facts = quality_facts(found)
+    assert "PSNR" in facts and "SSIM" not in facts  # nodes have no windows of neighbours
     found.save(tmp_path / "body.nc")
     with xarray.open_dataset(tmp_path / "body.nc") as file:
         assert file["log conductivity"].dims == ("sample", "node") and file["corner"].dims == ("triangle", "vertex")
