@@ -59,7 +59,7 @@ def bench(
     *Error*: relative L2 :math:`\|u_i - r_i\| / \|r_i\|` per member over all entries of the answer, against ``reference`` if it is given, else the
     problem's ``exact`` or ``truth``, else for an evolution its referee at a hundredth of the target, else the recommended solver in double
     precision at a hundredth of the target. ``facts["reference"]`` says which. A known exact solution of the differential equation
-    also shows the error of the grid, which no solver can go below.
+    also shows the error of the grid, which no solver of the discrete problem can go below.
 
     *Cost*: solvers run one after the other in this process, in the order of the rows, with one number of torch ``threads``. ``cold`` is the first run
     of a solver; what it shares with rows above (named in the row) was warm. Then up to ``repeats`` runs more, ``warm``. Neither includes
