@@ -95,7 +95,7 @@ class Inverse(Problem, Generic[P]):
             )
         object.__setattr__(self, "noise", self.noise.shaped(self.name, data))
         measured = self.noise.measured
-        if measured is not None and not bool(measured.all()):
+        if measured is not None and bool((~measured & (data != 0)).any()):  # zeros stay the same object: see ``radius``
             data = torch.where(measured, data, torch.zeros_like(data))
         object.__setattr__(self, "data", data)
         if isinstance(self.prior, type):

@@ -7,10 +7,31 @@ import math
 import torch
 from torch import Tensor
 
+from sciml.core.linear import LinearOperator
 from sciml.domains.errors import InputError
 from sciml.domains.pixels import Pixels
+from sciml.domains.space import Space
 
-__all__ = ["canonical_maps", "canonical_mask", "check_image", "check_maps", "combined", "of_pixels", "spread"]
+__all__ = ["Coils", "canonical_maps", "canonical_mask", "check_image", "check_maps", "combined", "of_pixels", "spread"]
+
+
+class Coils(LinearOperator):
+    """Abstract: a linear map of complex images on ``pixels``, each coil of which sees the image times its own map."""
+
+    pixels: Pixels
+    maps: Tensor | None
+
+    @property
+    def sensitivities(self) -> Tensor:
+        """The maps, ``(1 or batch, coil, *shape)``."""
+        assert self.maps is not None
+        return self.maps
+
+    @property
+    def space(self) -> Space:
+        """Complex images of one channel."""
+        s = self.sensitivities
+        return Space(self.pixels, (1, *self.pixels.shape), complex=True, dtype=s.dtype, device=s.device)
 
 
 def of_pixels(who: str, pixels: Pixels) -> None:

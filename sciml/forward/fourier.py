@@ -24,10 +24,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sciml.core.linear import LinearOperator
 from sciml.domains.pixels import Pixels
 from sciml.domains.space import Space
 from sciml.forward._coils import (
+    Coils,
     canonical_maps,
     canonical_mask,
     check_image,
@@ -41,7 +41,7 @@ __all__ = ["Fourier"]
 
 
 @dataclass(frozen=True, eq=False)
-class Fourier(LinearOperator):
+class Fourier(Coils):
     """Sampled k-space ``(..., batch, coil, points)`` of complex images ``(..., batch, 1, *pixels.shape)``, in one to three dimensions.
 
     ``maps`` are complex, ``(coil, *shape)`` or ``(batch, coil, *shape)``; None is one coil that sees all alike. ``mask`` is
@@ -60,18 +60,6 @@ class Fourier(LinearOperator):
         object.__setattr__(self, "mask", canonical_mask("Fourier", self.mask, self.pixels))
         places = None if self.mask is None else self.mask.flatten().nonzero().flatten()
         object.__setattr__(self, "_places", places)  # indices of the sampled points in flattened k-space
-
-    @property
-    def sensitivities(self) -> Tensor:
-        """The maps, ``(1 or batch, coil, *shape)``."""
-        assert self.maps is not None
-        return self.maps
-
-    @property
-    def space(self) -> Space:
-        """Complex images of one channel."""
-        s = self.sensitivities
-        return Space(self.pixels, (1, *self.pixels.shape), complex=True, dtype=s.dtype, device=s.device)
 
     @property
     def codomain(self) -> Space:

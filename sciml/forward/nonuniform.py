@@ -25,11 +25,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sciml.core.linear import LinearOperator
 from sciml.domains.errors import InputError
 from sciml.domains.pixels import Pixels
 from sciml.domains.space import Space
-from sciml.forward._coils import canonical_maps, check_image, check_maps, combined, of_pixels
+from sciml.forward._coils import Coils, canonical_maps, check_image, check_maps, combined, of_pixels
 from sciml.forward._nufft import SINGLE, Transforms, engine
 
 __all__ = ["DirectSum", "NonuniformFFT", "NonuniformFourier"]
@@ -180,7 +179,7 @@ class _Direct:
 
 
 @dataclass(frozen=True, eq=False)
-class NonuniformFourier(LinearOperator):
+class NonuniformFourier(Coils):
     """Data ``(..., batch, coil, points)`` of complex images ``(..., batch, 1, *pixels.shape)``, in one to three dimensions.
 
     ``points`` are ``(number, dim)`` in cycles per field of view, the same for all members; ``maps`` are those of ``Fourier``.
@@ -211,18 +210,6 @@ class NonuniformFourier(LinearOperator):
         if self.maps is None:
             maps = maps.to(points.device, torch.complex64 if points.dtype == torch.float32 else torch.complex128)
         object.__setattr__(self, "maps", maps)
-
-    @property
-    def sensitivities(self) -> Tensor:
-        """The maps, ``(1 or batch, coil, *shape)``."""
-        assert self.maps is not None
-        return self.maps
-
-    @property
-    def space(self) -> Space:
-        """Complex images of one channel."""
-        s = self.sensitivities
-        return Space(self.pixels, (1, *self.pixels.shape), complex=True, dtype=s.dtype, device=s.device)
 
     @property
     def codomain(self) -> Space:

@@ -20,9 +20,8 @@ from sciml.core.noise import across, total
 from sciml.core.prior import Prior
 from sciml.core.slopes import Differences
 from sciml.domains.errors import InputError
-from sciml.domains.grid import Grid
-from sciml.domains.pixels import Pixels
 from sciml.domains.space import Space
+from sciml.priors._cosines import Cosines
 from sciml.priors._mesh import differences, meshed
 
 __all__ = ["Gradient", "TotalVariation"]
@@ -54,8 +53,7 @@ class Gradient(LinearOperator):
     @property
     def spacing(self) -> tuple[float, ...]:
         """Distance of neighbours along every axis."""
-        domain = self.on.domain
-        return domain.spacing if isinstance(domain, Grid | Pixels) else (1.0,) * self.on.dim
+        return Cosines(self.on).spacing
 
     @property
     def components(self) -> int:
@@ -69,8 +67,7 @@ class Gradient(LinearOperator):
     @property
     def periodic(self) -> tuple[bool, ...]:
         """Whether an axis wraps around."""
-        axes = getattr(self.on.domain, "axes", None)
-        return (False,) * self.on.dim if axes is None else tuple(axis.periodic for axis in axes())
+        return Cosines(self.on).periodic
 
     @property
     def square_bound(self) -> float:

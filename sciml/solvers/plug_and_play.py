@@ -85,7 +85,7 @@ class PlugAndPlay(Iterative[Inverse[Denoising]]):
             return f"its forward model {type(problem.forward).__name__} is not linear"
         if not isinstance(problem.prior, Denoising):
             return f"its prior {type(problem.prior).__name__} does not denoise; give one with problem.with_prior(sciml.Denoiser(f))"
-        if not hasattr(problem.prior, "range") and (self.first is None or self.last is None):
+        if getattr(problem.prior, "range", None) is None and (self.first is None or self.last is None):
             return (
                 "its prior declares no range of values; give PlugAndPlay(first=..., last=...) in the units of the image"
             )

@@ -62,6 +62,18 @@ def test_moduli_are_the_least_curvatures() -> None:
     assert drawn.modulus == pytest.approx(float(torch.linalg.eigvalsh(curved)[0]), rel=1e-9)
 
 
+def test_hidden_data_are_zero_and_the_reach_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = posed(Smoothness(0)).forward
+    seen = torch.arange(9).reshape(1, 1, 9) % 3 > 0
+    data = torch.where(seen, 1.0, torch.nan).double()
+    problem = Inverse("hidden", matrix, data, GaussianNoise(0.1, measured=seen), Smoothness(), 1.0)
+    assert torch.equal(problem.data, torch.where(seen, 1.0, 0.0).double())
+    x = torch.ones(1, 1, 14, dtype=torch.float64)
+    reach = problem.radius(x)
+    monkeypatch.setattr(Inverse, "_afar", lambda *_: pytest.fail("the reach was sought again"))
+    assert torch.equal(problem.with_weight(2.0).radius(x), reach)
+
+
 def test_data_of_the_other_kind_are_refused() -> None:
     fourier = Fourier(Pixels((6, 5)))
     good = fourier(torch.ones(1, 1, 6, 5, dtype=torch.complex128))

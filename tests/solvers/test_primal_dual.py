@@ -15,7 +15,8 @@ import sciml
 from sciml.core import Answer, Code, GaussianNoise, Inverse, Matrix, PoissonNoise
 from sciml.domains import InputError, Pixels
 from sciml.forward import Convolution, Radon, gaussian_kernel
-from sciml.priors import Denoiser, Smoothness, TotalVariation, Wavelet
+from sciml.networks import UNet
+from sciml.priors import Denoiser, Diffusion, Smoothness, TotalVariation, Wavelet
 from sciml.solvers import Discrepancy, PlugAndPlay, PrimalDual
 from sciml.solvers.primal_dual import example
 
@@ -178,6 +179,7 @@ def test_a_sigma_that_is_wrong_is_told() -> None:
         (scan().with_prior(None), Discrepancy(PrimalDual()), "no prior"),
         (scan().with_prior(Denoiser(lambda x, s: x)), Discrepancy(PrimalDual()), "states no energy"),
         (scan(), PlugAndPlay(), "does not denoise"),
+        (scan().with_prior(Diffusion(UNet(2))), PlugAndPlay(), "declares no range"),
         (sciml.problem("poisson", n=5), PrimalDual(), "Inverse problems"),
     ],
 )
