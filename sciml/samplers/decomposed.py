@@ -53,7 +53,7 @@ class DecomposedDiffusion(Solver[Inverse[Any]]):
     steps: int = 49
     samples: int = 16
     seed: int = 0
-    inner: int = 5
+    inner: int = 4
     eta: float = 0.85
     levels: Levels = Karras()
 
