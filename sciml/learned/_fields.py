@@ -106,7 +106,7 @@ class Evolved:
         if not all(isinstance(pair[0], Periodic) for pair in grid.conditions):
             return None
         with torch.no_grad():
-            v = stiff.forward(problem.start[0, 0].to(torch.float64))
+            v = stiff.forward(problem.start[0, 0].to("cpu", torch.float64))
             symbol = stiff.symbol.detach()[0, 0].to(v).expand(v.shape)
         lines = []
         for axis, (n, length) in enumerate(zip(grid.shape, grid.extent, strict=True)):
@@ -162,7 +162,7 @@ def known_tensors(problem: Problem) -> dict[str, Any]:
     """The tensors of a problem with one member: numbers, and functions of position for fields and side values."""
     grid, found = problem.space.grid, dict[str, Any]()
     for name, tensor in problem.parameters().items():
-        value = tensor.detach().to(torch.float64)
+        value = tensor.detach().to("cpu", torch.float64)
         if value.numel() == 1:
             found[name] = value.reshape(())
         elif value.ndim == grid.dim + 2 and all(n in (1, m) for n, m in zip(value.shape[2:], grid.shape, strict=True)):

@@ -212,7 +212,8 @@ class Field:
         self.posed.ansatz.box.refuse(points)
         with torch.no_grad():
             weights = self.theta[: self.posed.layers.count]
-            return self.posed.ansatz.values(self.posed.layers, weights, points.to(torch.float64)).reshape(1, 1, -1)
+            values = self.posed.ansatz.values(self.posed.layers, weights, points.to("cpu", torch.float64))
+            return values.reshape(1, 1, -1).to(points.device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,13 +60,15 @@ class Sensors:
         if forward.observe is None:
             where = torch.stack([p.reshape(-1) for p in grid.points(torch.float64)], 1)
         else:
-            where = forward.observe.points.detach().to(torch.float64)
+            where = forward.observe.points.detach().to("cpu", torch.float64)
         if isinstance(state, Evolution):
             times = torch.tensor(state.times, dtype=torch.float64)
             where = torch.cat((where.repeat(len(times), 1), times.repeat_interleave(len(where)).unsqueeze(1)), 1)
         data = problem.data[:1].detach()
-        certainty = problem.noise.whiten(torch.ones_like(data), data).to(torch.float64).reshape(-1)
-        return Sensors(state, forward.name, guess, forward.log, where, data.to(torch.float64).reshape(-1), certainty)
+        certainty = problem.noise.whiten(torch.ones_like(data), data).to("cpu", torch.float64).reshape(-1)
+        return Sensors(
+            state, forward.name, guess, forward.log, where, data.to("cpu", torch.float64).reshape(-1), certainty
+        )
 
     @property
     def of_number(self) -> Callable[[Tensor], Tensor]:

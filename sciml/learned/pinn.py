@@ -76,7 +76,8 @@ class PINN(Iterative[Any]):
     - ``max_steps`` of the optimiser, ``seed`` of points and default network.
 
     The answer is the network on the problem's grid, judged like any other; ``Solution.field`` takes points ``(m, coordinates)``, that is
-    positions, then the time of an evolution, then the parameters, and returns ``(batch, 1, m)``. The same seed gives the same bits.
+    positions, then the time of an evolution, then the parameters, and returns ``(batch, 1, m)``. The same seed gives the same bits. Training runs on the
+    CPU in double precision, wherever the problem lives.
     A ``start`` is not used. Gradients with respect to the problem's tensors do not pass (`Detach`).
 
     Raises InputError for an activation with too few derivatives, points outside of the domain, values that contradict each other in a corner, a
@@ -226,13 +227,13 @@ class PINN(Iterative[Any]):
         with torch.no_grad():
             if self.parametric or problem.batch == 1:
                 answer = loop(self, problem, start, context)
-                return dataclasses.replace(answer, claim=answer.claim.expand(problem.batch))
+                return dataclasses.replace(answer, claim=answer.claim.to(problem.space.device).expand(problem.batch))
             firsts = [None if start is None else start[i : i + 1] for i in range(problem.batch)]
             answers = [loop(self, problem.member(i), first, context) for i, first in enumerate(firsts)]
         return dataclasses.replace(
             answers[0],
             value=torch.cat([a.value for a in answers]),
-            claim=torch.cat([a.claim for a in answers]),
+            claim=torch.cat([a.claim for a in answers]).to(problem.space.device),
             steps=max(a.steps for a in answers),
             history=None,
             counts={key: sum(a.counts[key] for a in answers) for key in answers[0].counts},

@@ -127,17 +127,17 @@ def cases() -> list[Case]:
         ),
         Case(
             "burgers-odd", 1e-5, lambda seed: burgers(),
-            lambda seed, steps: PINN(form=odd, sampling=ResidualAdaptive(2000), max_steps=steps or 500, seed=seed),
+            lambda seed, steps: PINN(form=odd, sampling=ResidualAdaptive(2000), max_steps=steps or 1000, seed=seed),
             from_burgers, recommended,
         ),
         Case(
             "burgers", 2e-4, lambda seed: burgers(),
-            lambda seed, steps: PINN(sampling=ResidualAdaptive(3000), max_steps=steps or 600, seed=seed),
+            lambda seed, steps: PINN(sampling=ResidualAdaptive(3000), max_steps=steps or 900, seed=seed),
             from_burgers, recommended,
         ),
         Case(
             "allen-cahn", 1e-5, lambda seed: allen_cahn(),
-            lambda seed, steps: PINN(MLP(2, width=24, layers=3, seed=seed), form=even, weighting=Discounted(1.0), sampling=ResidualAdaptive(2500), max_steps=steps or 900, seed=seed),
+            lambda seed, steps: PINN(MLP(2, width=24, layers=3, seed=seed), form=even, weighting=Discounted(1.0), sampling=ResidualAdaptive(4000, every=20, pool=4), max_steps=steps or 650, seed=seed),
             from_allen_cahn, recommended,
         ),
         Case(
