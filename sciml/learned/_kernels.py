@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -135,13 +136,17 @@ class AxisCovariance:
         plain = self._free(x, a, y, b)
         if not self.ends:
             return plain
-        gram = torch.stack(
-            [torch.cat([self._end(one, _point(other, x), other[1]) for other in self.ends], 1)[0] for one in self.ends]
-        )
         left = torch.stack([self._end(one, x, {a: 1.0})[0] for one in self.ends], 1)
         right = torch.stack([self._end(one, y, {b: 1.0})[0] for one in self.ends])
-        result: Tensor = plain - left @ torch.linalg.solve(gram, right)
+        result: Tensor = plain - left @ torch.linalg.solve(self._gram, right)
         return result
+
+    @cached_property
+    def _gram(self) -> Tensor:
+        """Covariances of the functionals at the ends."""
+        like = torch.zeros(0, dtype=torch.float64)
+        rows = [[self._end(one, _point(other, like), other[1])[0, 0] for other in self.ends] for one in self.ends]
+        return torch.stack([torch.stack(row) for row in rows])
 
     def _end(self, end: tuple[float, Mapping[int, float]], y: Tensor, orders: Mapping[int, float]) -> Tensor:
         """Covariance ``(1, len(y))`` of an end's functional with derivatives at ``y``."""

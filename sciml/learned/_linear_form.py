@@ -13,6 +13,7 @@ from sciml.domains.errors import InputError
 
 __all__ = ["LinearForm", "linear_form"]
 
+LARGE = 2.0**30
 Index = tuple[int, ...]  # the axes along which is differentiated, sorted; () is the value
 
 
@@ -81,16 +82,20 @@ def linear_form(
 ) -> LinearForm | None:
     """The form that ``function`` states at points ``x`` (one tensor ``(N,)`` per axis); None if it is not linear in ``u``."""
     x = tuple(p.reshape(-1) for p in x)
+    once = {name: value if isinstance(value, Tensor) else _Once(value) for name, value in parameters.items()}
 
     def ask(jets: Mapping[Index, Tensor]) -> tuple[Tensor, set[Index]]:
-        probe = _Probe(x, _nowhere, parameters, t, jets)
-        value = torch.as_tensor(function(probe), dtype=torch.float64).detach()
+        probe = _Probe(x, _nowhere, once, t, jets)
+        with torch.enable_grad():  # for derivatives of parameters
+            value = torch.as_tensor(function(probe), dtype=torch.float64).detach()
         return value.expand(x[0].shape), probe.asked
 
     constant, asked = ask({})
-    one = torch.ones_like(x[0])
-    found = {index: ask({index: one})[0] - constant for index in sorted(asked)}
-    number = torch.arange(len(one), dtype=torch.float64)
+    large = torch.full_like(x[0], LARGE)  # so that the constant leaves no rounding in the factors
+    found = {index: _tidy((ask({index: large})[0] - constant) / LARGE) for index in sorted(asked)}
+    if not all(bool(torch.isfinite(c).all()) for c in (constant, *found.values())):
+        return None
+    number = torch.arange(len(large), dtype=torch.float64)
     for size in (1.0, -3.0):
         jets = {index: size * (0.3 + torch.cos(number * (1.7 + i))) for i, index in enumerate(found)}
         meant, again = ask(jets)
@@ -99,7 +104,29 @@ def linear_form(
         if again != asked or not bool((gap <= 1e-9 * torch.stack(terms).abs().sum(0) + 1e-300).all()):
             return None
     axes = (*x, t) if t is not None else x
-    return LinearForm(torch.stack(axes, 1), {index: c for index, c in found.items() if bool((c != 0).any())}, constant)
+    sizes = {index: float(c.abs().max()) for index, c in found.items()}
+    least = 1e-13 * max(sizes.values(), default=0.0)  # rounding of derivatives of parameters
+    return LinearForm(torch.stack(axes, 1), {index: c for index, c in found.items() if sizes[index] > least}, constant)
+
+
+class _Once:
+    """A parameter as a function of position that remembers the last points it was asked for."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function, self.at, self.value = function, tuple[Tensor, ...](), torch.zeros(())
+
+    def __call__(self, *x: Tensor) -> Tensor:
+        if any(p.requires_grad for p in x):
+            return self.function(*x)
+        if len(x) != len(self.at) or any(p is not q for p, q in zip(x, self.at, strict=True)):
+            self.at, self.value = x, self.function(*x).detach()
+        return self.value
+
+
+def _tidy(c: Tensor) -> Tensor:
+    """Rounded to 48 bits: members whose data differ get the very same factors."""
+    mantissa, exponent = torch.frexp(c)
+    return torch.ldexp(torch.round(mantissa * 2.0**48) / 2.0**48, exponent)
 
 
 def _nowhere(*_: Tensor) -> Tensor:

@@ -144,7 +144,13 @@ class Posterior:
 
     def __call__(self, points: Tensor) -> Tensor:
         """The mean."""
-        return torch.stack([self.mean(i, value_at(points)) for i in range(len(self.weights))]).unsqueeze(1)
+        rows: list[list[Tensor]] = [[] for _ in self.weights]
+        for part in value_at(points).parts():
+            for i, (solved, weights) in enumerate(zip(self.solved, self.weights, strict=True)):
+                if not i or solved is not self.solved[i - 1]:
+                    cross = solved.cross(part)
+                rows[i].append(cross @ weights)
+        return torch.stack([torch.cat(row) for row in rows]).unsqueeze(1)
 
     def mean(self, member: int, form: LinearForm) -> Tensor:
         """The mean of functionals, without their constants."""

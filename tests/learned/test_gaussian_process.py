@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,7 +139,7 @@ def test_data_on_sides_are_observed() -> None:
         problem = Linear("line", Diffusion(where, 1.0), source, continuous=Continuous(interior, SideLaw.of(where)))
         answer = answered(problem, GaussianProcess(Matern(1.5, 5), samples=0))
         away = float((answer.value[0, 0] - exact).abs().max())
-        assert (away < 1e-5) == good
+        assert (away < 1e-3) == good
         assert answer.counts["observations"] == 11
 
 
@@ -189,23 +190,21 @@ def drawn(kernel: Kernel, count: int, deviation: float) -> tuple[Linear, Tensor,
 
 
 def test_deviations_are_calibrated_on_draws_of_known_smoothness() -> None:
-    problem, truth, points = drawn(KERNEL, 120, 2.0)
+    problem, truth, points = drawn(KERNEL, 24, 2.0)
 
-    def scores(solver: GaussianProcess) -> Tensor:
-        field = answered(problem, solver).field
+    def scores(kernel: Kernel, deviation: float | None) -> Tensor:
+        field = answered(problem, GaussianProcess(kernel, samples=0)).field
+        own = field.variances if deviation is None else (deviation**2,) * 24
+        field = dataclasses.replace(field, variances=own)
         return (truth - field(points)[:, 0]) / field.deviation(points)[:, 0]
 
-    z = scores(GaussianProcess(KERNEL, deviation=2.0, samples=0))
-    # Mean square of 600 scores of which five at a time are related: four deviations of sqrt(2 / 240).
-    assert abs(float(z.square().mean()) - 1) < 0.37
+    z = scores(KERNEL, 2.0)
+    # Mean square of 120 scores, related within each draw: between two and four deviations.
+    assert abs(float(z.square().mean()) - 1) < 0.5
     assert 0.9 < float((z.abs() < 1.96).double().mean()) < 0.99
-    free = scores(GaussianProcess(KERNEL, samples=0))  # the deviation of largest likelihood, from 30 data each
-    assert abs(float(free.square().mean()) - 1) < 0.5
-    for twin in (
-        GaussianProcess(KERNEL, deviation=1.0, samples=0),
-        GaussianProcess(Matern(0.6, 5), deviation=2.0, samples=0),
-    ):
-        assert float(scores(twin).square().mean()) > 2.5
+    assert abs(float(scores(KERNEL, None).square().mean()) - 1) < 0.5  # of largest likelihood, from 30 data each
+    for twin in (scores(KERNEL, 1.0), scores(Matern(0.6, 5), 2.0)):
+        assert float(twin.square().mean()) > 2.5
 
 
 @pytest.mark.parametrize("structured", [True, False])
@@ -248,7 +247,7 @@ def test_a_varying_coefficient_goes_through_the_dense_matrix() -> None:
     exact = sciml.solve(darcy).value
     error = (darcy.space.norm(answer.value - exact) / darcy.space.norm(exact)).tolist()
     assert max(error) < 0.02  # that of the differences, second order in 1/12
-    assert [type(one).__name__ for one in answer.field.solved] == ["Dense", "Kronecker"]
+    assert isinstance(answer.field.solved[0], Dense) and answer.field.solved[0] is not answer.field.solved[1]
 
 
 def test_lost_definiteness_is_met_with_jitter_and_told() -> None:
@@ -279,7 +278,7 @@ def test_smoother_kernels_converge_faster_than_the_differences() -> None:
         (lambda: dataclasses.replace(posed((5, 4)), continuous=None), GaussianProcess(), "states no strong form"),
         (lambda: posed((5, 4)), GaussianProcess(Matern(0.5, 1)), "take a smoother kernel"),
         (lambda: posed((5, 4)), GaussianProcess(Matern((0.5, 0.5, 0.5), 3)), "3 lengths, the domain 2 axes"),
-        (lambda: sciml.problem("darcy", n=95), GaussianProcess(), "a dense matrix takes at most"),
+        (lambda: sciml.problem("darcy", n=65), GaussianProcess(), "a dense matrix takes at most"),
     ],
 )
 def test_what_it_cannot_do_is_refused_in_a_sentence(problem: Any, solver: GaussianProcess, reason: str) -> None:
@@ -293,3 +292,16 @@ def test_bad_settings_are_refused() -> None:
             wrong()
     with pytest.raises(InputError, match="takes a kernel"):
         GaussianProcess(0.5)  # type: ignore[arg-type]
+
+
+def test_the_example_tells_what_it_should() -> None:
+    import importlib.util
+
+    path = Path(__file__).resolve().parents[2] / "examples" / "gaussian_process.py"
+    spec = importlib.util.spec_from_file_location("gaussian_process_example", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.main(n=11)
+    assert found["error"] < 0.5 * found["error of differences"]
+    assert 0 < found["deviation"] < 0.01 and 0 < found["spread"] < 0.01

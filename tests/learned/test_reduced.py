@@ -255,3 +255,16 @@ def test_bad_settings_are_refused(taught: Solution) -> None:
     failed = dataclasses.replace(taught, codes=torch.full_like(taught.codes, int(Code.BUDGET)))
     with pytest.raises(InputError, match="must be certified"):
         ReducedModel(failed)
+
+
+def test_the_example_tells_what_it_should() -> None:
+    import importlib.util
+
+    path = Path(__file__).resolve().parents[2] / "examples" / "reduced.py"
+    spec = importlib.util.spec_from_file_location("reduced_example", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.main(n=96, asked=5)
+    assert found["error"] < 2e-4
+    assert 1 <= found["least effectivity"] and found["effectivity"] < 50
