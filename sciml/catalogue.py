@@ -77,6 +77,10 @@ def problem(source: str | os.PathLike[str], /, *, batch: int | None = None, **se
         raise InputError(
             f"{name}(...) in {path.name} returned {type(built).__name__}; it must return a Linear, Equation or Evolution"
         )
+    if batch is not None and built.batch != batch:
+        raise InputError(
+            f"batch={batch} draws random members, but with these settings {path.stem} has {built.batch}; leave out batch= where you give the members yourself"
+        )
     defaults = {k: p.default for k, p in _known(function, module).items() if p.default is not inspect.Parameter.empty}
     recipe = Recipe.of(str(source), hashlib.sha256(path.read_bytes()).hexdigest(), {**defaults, **built_settings})
     changes: dict[str, Any] = {"recipe": recipe}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import sciml
 from sciml.core.counts import PoissonNoise, TransmissionNoise
 from sciml.domains import InputError, Pixels
 from sciml.forward import Hann, Radon, RayDriven
@@ -55,3 +56,10 @@ def test_what_is_right_is_taken() -> None:
     assert FilteredBackprojection(window=lambda f: f).window is not None
     assert Wavelet(levels=2, family=Haar()).levels == 2 and Smoothness(0).order == 0
     TransmissionNoise(torch.ones(3)), PoissonNoise(0)
+
+
+@pytest.mark.parametrize("name", ["burgers", "heat"])
+def test_members_given_by_hand_are_not_drawn(name: str) -> None:
+    start = torch.zeros(1, 1, 16, dtype=torch.float64)
+    with pytest.raises(InputError, match="batch=3 draws random members, but with these settings .* has 1"):
+        sciml.problem(name, batch=3, n=16, start=start)

@@ -7,6 +7,7 @@ what the samplers reach with a margin of about two of that.
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import warnings
 from dataclasses import dataclass
@@ -291,3 +292,15 @@ def test_rows_of_zeros_measure_nothing(dtype: torch.dtype) -> None:
     x = drawn(NullSpace(steps=30), problem, 20)
     assert float((x[:, :2] - 1).abs().max()) < 0.5  # the prior alone is about 1 off
     assert 0.5 < float(x[:, 2:].std()) < 1.5
+
+
+def test_the_noise_of_the_data_counts_as_part_of_the_fresh_noise() -> None:
+    """A step of NullSpace where the data tell everything: samples spread about them by what their own noise leaves of the level."""
+    deviation, eta, level = 0.3, 0.8, 1.0  # the lowest level is a thousandth of the range
+    flat = Denoiser(lambda x, sigma: x, range=(0.0, 1000 * level))
+    data = torch.tensor([[[0.2, -0.7, 0.4]]], dtype=torch.float64)
+    problem = Inverse("told", Matrix(torch.eye(3, dtype=torch.float64)), data, GaussianNoise(deviation), flat)
+    found = drawn(NullSpace(steps=2, eta=eta), problem, 4000)
+    left = (eta * level) ** 2 - deviation**2
+    assert torch.allclose(found.mean(0), data[0, 0], atol=4 * math.sqrt(left / 4000))
+    assert torch.allclose(found.var(0), torch.full((3,), left, dtype=torch.float64), rtol=4 * math.sqrt(2 / 4000))
