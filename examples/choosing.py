@@ -1,6 +1,6 @@
 """Which solver for which problem, what it costs and when it fails: runs `sciml.bench` over the catalogue and writes the page.
 
-    python examples/choosing.py                     # writes CHOOSING.md; about two minutes on an idle machine; goes on where it was stopped
+    python examples/choosing.py                     # writes CHOOSING.md; minutes on an idle machine; goes on where it was stopped
     python examples/choosing.py --only ct mri --page /dev/stdout
 
 Every figure on the page is measured by this command; the sentences on when a solver fails are those of its docstring. Rows are
@@ -85,7 +85,7 @@ CASES = (
     Case("poisson", {"n": 63}, "A constant coefficient and no Robin side: a direct transform. Anything else: multigrid.", steady),
     Case(
         "darcy", {"n": 31, "batch": 4},
-        "A coefficient that varies rules transforms out. A network answers in one evaluation and to its training error; as a start it saves the classical solver a step.",
+        "A coefficient that varies rules transforms out. A network answers in one evaluation and to its training error; as a start it saves the classical solver less than it costs.",
         lambda problem: steady(problem)[:-1], ("fno-darcy",),
     ),
     Case(
@@ -99,12 +99,12 @@ CASES = (
         lambda _: [ExponentialRungeKutta(), Collocation(), network()], ("fno-burgers",),
     ),
     Case(
-        "bratu", {"n": 31}, "Newton's method; the multigrid preconditioner pays on finer grids.",
+        "bratu", {"n": 31}, "Newton's method, with multigrid for the Laplacian that is in the law.",
         lambda problem: [problem.recommend(problem), Newton(), network()],
     ),
     Case(
         "ct", {"n": 64, "batch": 1},
-        "Total variation with a weight by the discrepancy when an image must be certified; unfolded weights are as accurate in less time; back-projection is a first look.",
+        "Total variation with a weight by the discrepancy makes no assumption on where the image comes from; unfolded weights are more accurate in less time on images like those of their training, judged by the misfit alone; back-projection is a first look.",
         lambda _: [PrimalDual(), FilteredBackprojection()], ("unfolded-ellipses",), True,
     ),
     Case(
@@ -184,7 +184,7 @@ def page(found: Sequence[tuple[Case, Bench]], command: str) -> str:
         "# Which solver", "",
         "Every row below is measured: `" + command + f"`, {' and '.join(dates)}, on {facts['processor']} "
         f"({facts['cores']} cores, {facts['threads']} thread, torch {facts['torch']}).", "",
-        "*Error* is the mean relative L2 distance to the reference that stands below each table. *Cold* is the first run of a solver in its process, in the order of the table; "
+        "*Error* is the mean relative L2 distance to the reference that stands below each table; against an exact solution all answers on one grid share the grid's error. *Cold* is the first run of a solver in its process, in the order of the table; "
         f"*warm* the median of up to {facts['repeats']} more (smallest to largest); *processor* what those cost without waiting. A `*` marks a cold run of which parts had run before. "
         "Neither includes the certificate. *Training* is what the shipped weights took, on one thread.", "",
     ]  # fmt: skip

@@ -102,7 +102,7 @@ class Row:
 
     def work(self) -> str:
         """Steps, and calls of operator, law and network."""
-        parts = [f"{self.steps} steps"] if self.steps else []
+        parts = [f"{self.steps} step{'s' * (self.steps != 1)}"] if self.steps else []
         parts += [f"{count} {name}" for name, count in self.calls.items() if count]
         return ", ".join(parts)
 
