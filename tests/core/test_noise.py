@@ -362,3 +362,10 @@ def test_a_prediction_below_zero_is_told() -> None:
     assert float(PoissonNoise().energy(z, z.abs())) == math.inf
     with pytest.raises(InputError, match="mean"):
         PoissonNoise().sample(z, generator=seeded())
+
+
+def test_duals_of_what_was_not_measured_stay_zero() -> None:
+    measured = torch.tensor([True, False, True]).reshape(1, 1, 3)
+    noise, one = GaussianNoise(0.1, measured=measured), torch.ones(1, 1, 3, dtype=torch.float64)
+    found = noise.dual_prox(one, torch.tensor([0.5], dtype=torch.float64), 0 * one)
+    assert torch.allclose(found, torch.where(measured, one / 1.5, 0 * one), rtol=0, atol=1e-15)
