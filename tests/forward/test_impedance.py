@@ -179,6 +179,8 @@ def test_kinds_of_material() -> None:
 def test_patterns() -> None:
     assert adjacent(4).T.tolist()[3] == [-1.0, 0.0, 0.0, 1.0]
     assert opposite(6).shape == (6, 3) and opposite(6)[:, 1].tolist() == [0, 1, 0, 0, -1, 0]
+    with pytest.raises(InputError, match="5 electrodes have none across"):
+        opposite(5)
 
 
 BARE = disc(nodes=20)
