@@ -197,11 +197,11 @@ def example() -> tuple[ReducedModel, Any]:
         )
 
     taught = posed([0.02, 0.05, 0.1, 0.2])
-    value = ExponentialRungeKutta().run(taught, None, Context()).value
+    value = ExponentialRungeKutta(step=2e-3).run(taught, None, Context()).value
     from sciml.core.solution import Solution
 
     codes = torch.full((4,), int(Code.CONVERGED))
-    return ReducedModel(Solution(value, codes, (), taught, None, {}), modes=4), posed([0.07])
+    return ReducedModel(Solution(value, codes, (), taught, None, {}), modes=4, reference=8), posed([0.07])
 
 
 def _reaction(t: float, u: Tensor) -> Tensor:
