@@ -1,5 +1,9 @@
 """From laws to arrays: differences, transforms."""
 
+from sciml.discretise.corner_energy import Lift as Lift
+from sciml.discretise.corner_energy import corner_divergence as corner_divergence
+from sciml.discretise.corner_energy import corner_energy as corner_energy
+from sciml.discretise.corner_energy import on_sides as on_sides
 from sciml.discretise.finite_difference import Diffusion as Diffusion
 from sciml.discretise.finite_difference import laplacian as laplacian
 from sciml.discretise.finite_element import Stiffness as Stiffness
