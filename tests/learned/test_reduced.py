@@ -202,6 +202,23 @@ def test_what_the_snapshots_do_not_cover_is_refused(taught: Solution, problem: A
         sciml.solve(problem(), ReducedModel(taught, modes=8))
 
 
+def test_derivatives_pass_through_the_small_system(taught: Solution) -> None:
+    problem = burgers([0.03, 0.06], times=[0.05])
+    solver = ReducedModel(taught, modes=6, reference=0)
+
+    def size(nu: Tensor) -> Tensor:
+        return solver.run(problem.replace(viscosity=nu), None, Context()).value.square().sum((1, 2, 3))
+
+    nu = torch.tensor([0.03, 0.06], dtype=torch.float64, requires_grad=True)
+    size(nu).sum().backward()
+    assert nu.grad is not None
+    with torch.no_grad():
+        slope = (size(nu + 1e-5) - size(nu - 1e-5)) / 2e-5
+    # The differences are wrong by their square and by rounding over 1e-5.
+    assert torch.allclose(nu.grad, slope, rtol=1e-4)
+    assert not torch.allclose(nu.grad, slope.flip(0), rtol=1e-4)
+
+
 def test_it_is_judged_like_any_other(taught: Solution, unseen: tuple[Evolution, Tensor]) -> None:
     problem, _ = unseen
     with pytest.warns(UserWarning, match="UNCERTIFIED.*by its own bound"):
