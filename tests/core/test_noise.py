@@ -369,3 +369,13 @@ def test_duals_of_what_was_not_measured_stay_zero() -> None:
     noise, one = GaussianNoise(0.1, measured=measured), torch.ones(1, 1, 3, dtype=torch.float64)
     found = noise.dual_prox(one, torch.tensor([0.5], dtype=torch.float64), 0 * one)
     assert torch.allclose(found, torch.where(measured, one / 1.5, 0 * one), rtol=0, atol=1e-15)
+
+
+def test_sigma_is_that_of_each_real_component() -> None:
+    """Complex draws have ``sigma`` in both components, so that chi-square counts two per number."""
+    law = GaussianNoise(0.3)
+    z = torch.zeros(1, 20_000, dtype=torch.complex128)
+    y = law.sample(z, generator=torch.Generator().manual_seed(0))
+    for part in (y.real, y.imag):
+        assert float(part.std()) == pytest.approx(0.3, rel=0.02)  # four deviations of the estimate
+    assert float(law.chi_square(z, y) / law.dof(y)) == pytest.approx(1.0, abs=0.03)
