@@ -64,7 +64,7 @@ class Sobol:
 
     def draw(self, box: Box, seed: int, residual: Residual | None = None) -> Tensor:
         """The points."""
-        engine = torch.quasirandom.SobolEngine(len(box.lower), scramble=True, seed=seed)
+        engine = torch.quasirandom.SobolEngine(len(box.lower), scramble=True, seed=seed)  # type: ignore[no-untyped-call]
         return box.place(engine.draw(self.points, dtype=torch.float64))
 
 
