@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciml.core import Continuous, Context, Equation, Law, Linear
+from sciml.core import Context, Continuous, Equation, Law, Linear
 from sciml.core.continuous import At
 from sciml.discretise import Diffusion, Lift, SideLaw, corner_divergence, on_sides
 from sciml.domains import Dirichlet, GaussianField, Grid, InputError, Space
@@ -140,9 +140,7 @@ def solver(problem: Any) -> Newton:
 
 def closed_form(x: Sequence[Tensor], p: float, epsilon: float, centre: float) -> Tensor:
     """The radial solution at points, differentiable twice by autograd."""
-    r = sum((q - centre).square() for q in x)
-    assert isinstance(r, Tensor)
-    r = r.clamp_min(1e-300).sqrt()
+    r = sum(((q - centre).square() for q in x), torch.zeros_like(x[0])).clamp_min(1e-300).sqrt()
     with torch.no_grad():  # the root lies between these bounds; bisection, then Newton's steps carry the derivatives
         low = torch.zeros_like(r) if p >= 2 else r ** (1 / (p - 1))
         high = r ** (1 / (p - 1)) if p >= 2 else (r * 2 ** (1 - p / 2)).clamp_min(epsilon ** (p - 1)) ** (1 / (p - 1))

@@ -42,10 +42,11 @@ def corner_energy(u: Tensor, space: Space, density: Scalar) -> Tensor:
     grid = space.grid
     slopes = _slopes(u, grid)
     axes = tuple(range(-1 - grid.dim, 0))
-    total: Tensor | float = 0.0
+    total = torch.zeros((), dtype=u.dtype, device=u.device)
     for corner in _corners(grid):
         total = total + density(_square(_at_corner(slopes, corner, grid))).sum(axes)
-    return total * (math.prod(grid.spacing) / 2**grid.dim)
+    share: float = math.prod(grid.spacing) / 2**grid.dim
+    return total * share
 
 
 def corner_divergence(u: Tensor, space: Space, conductance: Scalar) -> Tensor:

@@ -21,4 +21,7 @@ from sciml.solvers.primal_dual_newton import PrimalDualNewton as PrimalDualNewto
 from sciml.solvers.proximal_gradient import Nesterov as Nesterov
 from sciml.solvers.proximal_gradient import NoMomentum as NoMomentum
 from sciml.solvers.proximal_gradient import ProximalGradient as ProximalGradient
+from sciml.solvers.sobolev_descent import PolakRibiere as PolakRibiere
+from sciml.solvers.sobolev_descent import SobolevDescent as SobolevDescent
+from sciml.solvers.sobolev_descent import Steepest as Steepest
 from sciml.solvers.transform import DirectTransform as DirectTransform
