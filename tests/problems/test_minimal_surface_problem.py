@@ -13,7 +13,7 @@ from sciml.core.continuous import At
 from sciml.domains import InputError
 from sciml.learned._fields import known_tensors
 
-FLAT = {"curvature": torch.zeros((), dtype=torch.float64)}
+FLAT = {"tension": torch.ones((), dtype=torch.float64), "pressure": torch.zeros((), dtype=torch.float64)}
 
 
 def test_scherk_with_second_order() -> None:
@@ -39,16 +39,18 @@ def test_scherk_solves_the_strong_form() -> None:
 
 
 def test_an_arc_under_pressure() -> None:
-    """In one dimension the film is an arc of radius one over the curvature; of twice the radius it is another."""
+    """In one dimension the film is an arc of radius tension over pressure; without the tension it is another."""
     errors = []
     for n in (15, 31):
-        problem = sciml.problem("minimal_surface", n=[n], sides=lambda x: 0 * x, curvature=1.2)
+        problem = sciml.problem("minimal_surface", n=[n], sides=lambda x: 0 * x, pressure=2.4, tension=2.0)
         (x,) = problem.space.grid.points()
         radius = 1 / 1.2
         arc = torch.sqrt(radius**2 - (x - 0.5) ** 2) - math.sqrt(radius**2 - 0.25)
         errors.append(float((sciml.solve(problem).value[0, 0] - arc).abs().max()))
     assert abs(math.log2(errors[0] / errors[1]) - 2) < 0.1
     assert errors[1] < 1e-4
+    slack = sciml.solve(problem.replace(tension=1.9)).value
+    assert float((slack[0, 0] - arc).abs().max()) > 1e-3
 
 
 def test_the_catenoid_from_a_user_frame() -> None:
@@ -99,8 +101,9 @@ def test_the_lift_of_a_drawn_member_meets_its_frame() -> None:
 def test_sentences() -> None:
     for settings, sentence in (
         ({"steepness": 3.2}, "between 0 and pi"),
-        ({"curvature": 1.0}, "no curvature"),
-        ({"curvature": math.nan}, "give a number"),
+        ({"pressure": 1.0}, "no pressure"),
+        ({"pressure": math.nan}, "pressure is nan"),
+        ({"tension": 0.0}, "tension is 0.0"),
         ({"n": [5]}, "two axes"),
         ({"batch": 2, "height": -1.0}, "positive number"),
         ({"batch": 2, "n": [5]}, "over a square"),
