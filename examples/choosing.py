@@ -37,7 +37,6 @@ from sciml.solvers import (
     Newton,
     PlugAndPlay,
     PrimalDual,
-    ProximalGradient,
 )
 from sciml.solving.advise import solvers
 from sciml.solving.bench_contenders import label
@@ -104,13 +103,13 @@ CASES = (
     ),
     Case(
         "ct", {"n": 64, "batch": 1},
-        "Total variation with a weight by the discrepancy makes no assumption on where the image comes from; unfolded weights are more accurate in less time on images like those of their training, judged by the misfit alone; back-projection is a first look.",
+        "Total variation with a weight by the discrepancy makes no assumption on where the image comes from; unfolded weights are fast and belong to one setting (128 pixels, 30 views), which is not met here, and the misfit shows it; back-projection is a first look.",
         lambda _: [PrimalDual(), FilteredBackprojection()], ("unfolded-ellipses",), True,
     ),
     Case(
         "deblur", {"n": 32, "batch": 1},
         "Total variation for images with edges; a denoiser that was trained on photographs for those.",
-        lambda _: [PrimalDual(), ADMM(), ProximalGradient(), (PlugAndPlay(), "denoiser-patches")], (), True,
+        lambda _: [PrimalDual(), ADMM(), (PlugAndPlay(), "denoiser-patches")], (), True,
     ),
     Case(
         "mri", {"n": 32, "batch": 1},
@@ -143,12 +142,13 @@ def weaknesses(names: Iterable[str]) -> dict[str, str]:
 
 
 def chosen(bench: Bench, by_error: bool) -> Row | None:
-    """The cheapest certified row by seconds of the processor; where errors differ for certified rows, the most accurate one."""
+    """The cheapest certified row by seconds of the processor; ``by_error``: of those within 5 % of the least error."""
     rows = [row for row in bench.rows if row.passed and row.busy is not None]
     if not rows:
         return None
     if by_error:
-        return min(rows, key=lambda row: row.mean_error if row.mean_error is not None else float("inf"))
+        least = min((row.mean_error for row in rows if row.mean_error is not None), default=0.0)
+        rows = [row for row in rows if row.mean_error is not None and row.mean_error <= 1.05 * least] or rows
     return min(rows, key=lambda row: row.busy or 0.0)
 
 
@@ -207,7 +207,7 @@ def page(found: Sequence[tuple[Case, Bench]], command: str) -> str:
         )
     lines += [
         "",
-        "The rule: of the certified answers the cheapest; for images, where the certificate leaves the prior open, the most accurate.",
+        "The rule: of the certified answers the cheapest; for images, where the certificate leaves the prior open, the cheapest of those within 5 % of the least error.",
         "",
     ]
     for case, bench in found:
