@@ -97,7 +97,6 @@ def save_dicom(
             f"'{place.name}' holds a plane, and the image has shape {tuple(values.shape)}; write it slice by slice"
         )
     steps = _steps(values, spacing)
-    library = _library("pydicom")
     values = values.to(torch.float64)
     low, high = float(values.min()), float(values.max())
     slope = float(f"{(high - low) / GREYS:.10g}") or 1.0  # as many digits as the format has room for
@@ -108,6 +107,7 @@ def save_dicom(
         raise InputError(
             f"'{place.name}' cannot keep numbers from {low:g} to {high:g} apart to a part in {GREYS}; subtract their mean, or change their unit"
         )
+    library = _library("pydicom")
     rows = levels.to(torch.int32).numpy().astype("<u2").T[::-1]
     digest = hashlib.sha256(rows.tobytes() + " ".join([*told, description]).encode()).hexdigest()
     dataset = library.Dataset()
