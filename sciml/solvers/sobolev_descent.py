@@ -7,9 +7,9 @@ square. The line search needs no energy, only its slope along the step, ``phi'(t
 and halves it by secants until ``|phi'(t)| <= 0.1 |phi'(0)|``. A bracket from falling to rising holds a minimum along the line. The
 direction is ``-g``, or by default ``-g`` plus a part of the last one (Polak and Ribiere, never negative).
 
-*Fails when* the tangent is far from a multiple of the Laplacian (``p`` far from two in the p-Laplace equation: hundreds of
-steps), or the energy has no minimum, as beyond the fold of Bratu's equation. Newton's method needs fewer steps near a
-solution; descent needs no linear solve but the Laplacian's. References: Neuberger, Sobolev Gradients and Differential Equations, 2010, doi
+*Fails when* the energy has no minimum, as beyond the fold of Bratu's equation, and is slow where the tangent is far from a multiple of the
+Laplacian. Near a solution Newton's method needs fewer steps; far from one, descent goes on where Newton's line search
+stagnates. References: Neuberger, Sobolev Gradients and Differential Equations, 2010, doi
 10.1007/978-3-642-04041-2; Huang, Li and Liu, J. Sci. Comput. 32, 2007, doi 10.1007/s10915-007-9134-z (p-Laplace).
 """
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 import sciml
+from sciml.core import SolveError
 from sciml.core.continuous import At
 from sciml.discretise import corner_divergence, corner_energy, laplacian, on_sides
 from sciml.domains import Dirichlet, Grid, InputError, Neumann, Space
+from sciml.solvers import Newton, SobolevDescent
 
 
 def height(*x: Tensor) -> Tensor:
@@ -139,6 +141,16 @@ def test_drawn_members_and_their_derivative() -> None:
     top(p).backward()
     quotient = (float(top(2.501)) - float(top(2.499))) / 0.002
     assert abs(float(p.grad) / quotient - 1) < 1e-5
+
+
+def test_a_large_power_is_given_to_descent() -> None:
+    """Newton's line search stagnates there, and the sand pile is nearly reached: the height of the pile is at most 1/2."""
+    problem = sciml.problem("p_laplace", n=15, p=8.0, source=1.0)
+    solution = sciml.solve(problem)
+    assert solution.ok and isinstance(solution.solver, SobolevDescent)
+    assert 0.3 < float(solution.value.max()) < 0.5
+    with pytest.raises(SolveError):
+        sciml.solve(problem, Newton(), strict=True)
 
 
 def test_sentences() -> None:
