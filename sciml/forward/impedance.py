@@ -49,7 +49,9 @@ def adjacent(electrodes: int, step: int = 1) -> Tensor:
 def opposite(electrodes: int) -> Tensor:
     """Currents into electrode ``i`` and out of the one across, for the first half of them. Raises InputError for an odd number."""
     if electrodes % 2:
-        raise InputError(f"{electrodes} electrodes have none across from each other; give an even number, or use adjacent")
+        raise InputError(
+            f"{electrodes} electrodes have none across from each other; give an even number, or use adjacent"
+        )
     return adjacent(electrodes, electrodes // 2)[:, : electrodes // 2]
 
 
