@@ -8,7 +8,7 @@ doi 10.5281/zenodo.8252370, CC BY 4.0. *Fails when* electrodes were moved betwee
 
 from __future__ import annotations
 
-import sys
+import argparse
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,5 +64,10 @@ def draw(shown: list[tuple], numbers: dict[str, float], picture: str | Path) -> 
 
 
 if __name__ == "__main__":
-    for key, value in main(sys.argv[1], *sys.argv[2:3]).items():
-        print(f"{key}: {value:.3f}")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", help="holds ref.mat, data1.mat, data2.mat, true1.mat, true2.mat")
+    parser.add_argument("picture", nargs="?", default="tank.png")
+    chosen = parser.parse_args()
+    for key, value in main(chosen.folder, chosen.picture).items():
+        print(f"{key}: score {value:.3f} of 1")
+    print(f"see {chosen.picture}")

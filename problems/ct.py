@@ -13,8 +13,10 @@ slice, ``every`` and ``first`` pick views. ``route`` computes the line integrals
 slices for a measured one if finufft is installed (`pip install sciml[nufft]`). ``correct`` takes out what drifts from view to view and what makes rings, as the
 picked views show it. Lengths are in the units of ``position``, the image in one over that.
 
-The prior is total variation; other priors by ``with_prior``. *Fails when* the beam is a fan (refused), or the object leaves
-the detector (bright rim).
+The prior is total variation; other priors by ``with_prior``. *Fails when* the beam is a fan (refused), the object leaves
+the detector (bright rim), or pixels are so coarse that their line integrals miss the data by more than the noise: a weight chosen so that chi-square is
+one then fits that error, too. The truth itself has a chi-square per degree of freedom of 1.4 with 128^2 pixels of the head, 2.8 with 64^2 and 8 with 32^2 (random
+ellipses: 1.1, 1.6 and 3.3), at 5 % noise; ``problem.misfit(problem.truth)`` tells.
 """
 
 from __future__ import annotations

@@ -82,8 +82,9 @@ def draw(
     dtype: torch.dtype = torch.float64,
 ) -> Inverse:
     """``count`` random bodies."""
-    if count < 1 or electrodes < 4 or nodes < 50:
-        raise InputError(f"count is {count}, electrodes {electrodes}, nodes {nodes}; give at least 1, 4 and 50")
+    for name, value, least in (("count", count, 1), ("electrodes", electrodes, 4), ("nodes", nodes, 50)):
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"{name} is {value!r}; give a whole number of at least {least}")
     level = NOISE[0] if noise is None else noise
     currents = adjacent(electrodes)
     fine = disc(nodes=3 * nodes, electrodes=electrodes, coverage=coverage, edge=0.1, growth=0.2)

@@ -80,11 +80,15 @@ class Calibration:
         return max(0.0, float((share - even).abs().max()) - 1.63 / math.sqrt(n))
 
     def __str__(self) -> str:
+        known = dict.fromkeys(map(self.coverage, NOMINAL))  # few samples have few intervals
         told = ", ".join(
             f"{share:.2f} +- {error:.2f} of the places in {100 * level:.0f} % intervals"
-            for level, share, error in map(self.coverage, NOMINAL)
+            for level, share, error in known
         )
-        return f"{self.cases} cases, {self.samples} samples each: {told}; CRPS {float(self.crps.mean()):.3g}; ranks of the misfit uneven by at least {self.uneven:.2f}; deviation {self.deviation:.2g}"
+        return (
+            f"{self.cases} cases, {self.samples} samples each: {told}; CRPS {float(self.crps.mean()):.3g}; ranks of the misfit uneven by at least {self.uneven:.2f}; deviation {self.deviation:.2g}"
+            + (f" (below {LEAST} cases nothing can be certified: ask for more)" if self.cases < LEAST else "")
+        )
 
     def objection(self, problem: Inverse[Any], sampler: Any) -> str | None:
         """Why this is not a record of that sampler on that problem, or None."""

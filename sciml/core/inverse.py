@@ -76,7 +76,7 @@ class Inverse(Problem, Generic[P]):
     def __post_init__(self) -> None:
         if not isinstance(self.forward, ForwardModel):
             raise InputError(
-                f"{self.name!r}: forward is {type(self.forward).__name__}; give a ForwardModel, such as Radon"
+                f"{self.name!r}: forward is {type(self.forward).__name__}; give a ForwardModel, such as Radon, a LinearOperator of your own, or sciml.core.Matrix(tensor)"
             )
         shape = self.forward.codomain.shape
         data = torch.as_tensor(self.data)

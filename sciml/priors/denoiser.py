@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -34,6 +35,14 @@ class Denoiser(Prior):
     def __post_init__(self) -> None:
         if not callable(self.f):
             raise InputError(f"a Denoiser is made of a function f(x, sigma), not of {type(self.f).__name__}")
+        try:
+            inspect.signature(self.f).bind(None, None)
+        except TypeError as error:
+            raise InputError(
+                f"a Denoiser calls its function as f(x, sigma), and {self.f!r} does not take that: {error}"
+            ) from None
+        except ValueError:
+            pass  # a function that does not tell
         if len(self.range) != 2 or not self.range[0] < self.range[1]:
             raise InputError(f"range is {self.range}; give the two values that f sees as 0 and 1, the lower first")
 

@@ -79,9 +79,7 @@ class Discrepancy(Solver[Any]):
         if problem.prior is None:
             return "it has no prior whose weight could be chosen; give one with problem.with_prior(...)"
         if not problem.energetic:
-            return (
-                f"its prior {type(problem.prior).__name__} states no energy that a weight could multiply; use a sampler"
-            )
+            return f"its prior {type(problem.prior).__name__} states no energy that a weight could multiply; use PlugAndPlay() or a sampler"
         return self.inner.accepts(dataclasses.replace(problem, weight=1.0))
 
     def run(self, problem: Problem, start: Tensor | None, context: Context) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 
+from sciml.core.inverse import Inverse
 from sciml.core.problem import Problem
 from sciml.core.solver import Solver
 
@@ -23,8 +24,11 @@ def solvers() -> list[type[Solver]]:
 
 
 def who_accepts(problem: Problem, but: Solver | None = None) -> str:
-    """Names of the solvers that accept ``problem`` with their default settings, or ``none``."""
-    names = []
+    """The solvers that accept ``problem`` with their default settings, as they are written; or ``none``.
+
+    Where only the weight of a prior is missing, those that take it from ``Discrepancy`` come first.
+    """
+    names, weighed = [], []
     for kind in solvers():
         if but is not None and isinstance(but, kind):
             continue
@@ -33,5 +37,10 @@ def who_accepts(problem: Problem, but: Solver | None = None) -> str:
         except TypeError:
             continue
         if candidate.accepts(problem) is None:
-            names.append(kind.__name__)
-    return ", ".join(names) or "none"
+            names.append(f"{kind.__name__}()")
+        elif isinstance(problem, Inverse) and problem.prior is not None and problem.weight is None:
+            from sciml.solvers import Discrepancy
+
+            if kind is not Discrepancy and Discrepancy(candidate).accepts(problem) is None:
+                weighed.append(f"Discrepancy({kind.__name__}())")
+    return ", ".join(weighed + names) or "none"
