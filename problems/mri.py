@@ -208,6 +208,18 @@ def opened(data: Any, slice: int) -> tuple[Any, Any, tuple[float, ...] | None]:
     return field.values, mask, spacing
 
 
+def layout(y: Tensor, sampled: Tensor) -> str | None:
+    """What k-space ``(batch, coil, *k)`` in another order would look like, or None."""
+    shape, coils = tuple(y.shape[2:]), y.shape[1]
+    size = (y.abs() * sampled).square().sum((0, 1))
+    peak = [int(i) for i in np.unravel_index(int(size.argmax()), shape)]
+    if all(i in (0, m - 1) for i, m in zip(peak, shape, strict=True)) and min(shape) > 4:
+        return f"the largest sample of k-space stands at the corner, index {tuple(peak)}; mri expects frequency zero at index n // 2: np.fft.fftshift over the axes of k-space puts it there"
+    if len(shape) == 1 or coils > max(shape):
+        return f"kspace was read as {coils} coils of {' x '.join(map(str, shape))} samples; mri expects (coil, ky, kx): one coil is kspace[None], coils in the last axis are np.moveaxis(kspace, -1, 0)"
+    return None
+
+
 def measured(
     kspace: Any,
     mask: Any,
@@ -240,6 +252,9 @@ def measured(
         )
     if not bool(picked.flatten(1).any(1).all()):
         raise InputError("kspace is zero wherever the mask samples it; look at both, and at where frequency zero is")
+    told = layout(y, sampled)
+    if told is not None:
+        warnings.warn(told, stacklevel=4)
     if maps is None:
         known = ones(y) if coils == 1 else torch.stack([estimated(one, sampled) for one in scan.zero_filled(picked)])
     else:

@@ -214,3 +214,16 @@ def test_measured_brain() -> None:
     image = solution.value.abs()[0, 0]
     corner, head = image[:20, :20].mean(), image[90:140, 60:120].mean()
     assert float(corner) < 0.1 * float(head)
+
+
+def test_other_orders_of_k_space_are_told() -> None:
+    """Frequency zero in the corner, coils last, one coil without its axis."""
+    k = np.fft.fft2(np.ones((1, 12, 10)) + np.random.default_rng(0).random((1, 12, 10)))
+    centred = np.fft.fftshift(k, axes=(1, 2))
+    sciml.problem("mri", kspace=centred, sigma=0.1)  # without a word
+    with pytest.warns(UserWarning, match=r"corner, index \(0, 0\).*fftshift"):
+        sciml.problem("mri", kspace=k, sigma=0.1)
+    with pytest.warns(UserWarning, match="read as 12 coils of 10 samples.*kspace\\[None\\]"):
+        sciml.problem("mri", kspace=centred[0], sigma=0.1, maps=np.ones((12, 10), complex))
+    with pytest.warns(UserWarning, match="12 coils of 10 x 1 samples.*moveaxis"):
+        sciml.problem("mri", kspace=np.moveaxis(centred, 0, -1), sigma=0.1, maps=np.ones((12, 10, 1), complex))
