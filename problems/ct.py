@@ -25,6 +25,7 @@ import dataclasses
 import importlib.util
 import math
 import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,12 @@ def measured(
     size = len(position) if n is None else n
     extent = pitch * len(position)
     centre = float(data.attrs.get("centre", 0.0)) - float(position.mean())
+    if abs(centre) >= 0.5 * (extent - pitch):
+        warnings.warn(
+            f"the axis of rotation, position {float(data.attrs.get('centre', 0.0)):g}, lies at the edge of the detector or beyond it; positions are measured "
+            f"from the axis: subtract the axis' own (the middle of the detector is at {float(position.mean()):g}), or tell it as data.attrs['centre']",
+            stacklevel=4,
+        )
     unit = data["position"].attrs.get("units", "1")
     pixels = Pixels((size, size), (extent, extent), unit=unit if isinstance(unit, str) and unit.strip() else "1")
     if route is None:  # measured views seldom mirror each other, so that stored weights would be many

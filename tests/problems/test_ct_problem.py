@@ -162,6 +162,17 @@ def test_the_order_of_bins_and_axes_does_not_matter() -> None:
         assert torch.equal(same.data, plain.data) and same.forward.centre == pytest.approx(plain.forward.centre)
 
 
+def test_positions_that_count_from_the_end_of_the_detector_are_told() -> None:
+    found = table(scan(n=24))
+    first = float(found["position"][0])
+    moved = found.assign_coords(position=("bin", found["position"].values - first))
+    with pytest.warns(UserWarning, match="position 0, lies at the edge of the detector.*data.attrs"):
+        sciml.problem("ct", data=moved, correct=False)
+    plain = sciml.problem("ct", data=found, correct=False)
+    told = sciml.problem("ct", data=moved.assign_attrs(centre=-first), correct=False)  # without a word
+    assert told.forward.centre == pytest.approx(plain.forward.centre, abs=1e-12)
+
+
 def test_a_mask_is_heeded_by_the_corrections() -> None:
     found = table(scan(n=24))
     dead = np.zeros(found["sinogram"].shape, bool)
