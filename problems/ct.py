@@ -39,7 +39,7 @@ from sciml.domains.phantoms import Ellipses, shepp_logan
 from sciml.files.stripes import level, unstriped
 from sciml.forward import FourierSlice, Radon, RayDriven
 from sciml.priors import TotalVariation
-from sciml.solvers import Discrepancy, PrimalDual, ProximalGradient
+from sciml.solvers import usual
 
 
 def problem(
@@ -197,11 +197,8 @@ def measured(
 
 
 def solver(problem: Inverse) -> Any:
-    """Primal-dual steps for convex priors, proximal gradient steps for learned ones; the weight by the discrepancy."""
-    inner: Any = (
-        PrimalDual() if PrimalDual().accepts(dataclasses.replace(problem, weight=1.0)) is None else ProximalGradient()
-    )
-    return Discrepancy(inner) if problem.weight is None else inner
+    """What goes with the prior."""
+    return usual(problem)
 
 
 def draw(count: int, *, seed: int = 0, **settings: Any) -> Inverse:

@@ -28,7 +28,7 @@ from sciml.domains.phantoms import random_images
 from sciml.domains.pixels import images
 from sciml.forward import Convolution, Nearest, Reflect, Valid, Zero, gaussian_kernel
 from sciml.priors import TotalVariation
-from sciml.solvers import Discrepancy, PrimalDual, ProximalGradient
+from sciml.solvers import usual
 
 BOUNDARIES: dict[str, Any] = {
     "reflect": Reflect(),
@@ -123,7 +123,5 @@ def instrument(
 
 
 def solver(problem: Inverse) -> Any:
-    """Primal-dual steps for convex priors, proximal gradient steps for learned ones; the weight by the discrepancy."""
-    posed = dataclasses.replace(problem, weight=1.0)
-    inner: Any = PrimalDual() if PrimalDual().accepts(posed) is None else ProximalGradient()
-    return Discrepancy(inner) if problem.weight is None else inner
+    """What goes with the prior."""
+    return usual(problem)

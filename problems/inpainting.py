@@ -28,7 +28,7 @@ from sciml.domains.phantoms import random_images
 from sciml.domains.pixels import images
 from sciml.forward import Mask
 from sciml.priors import TotalVariation
-from sciml.solvers import Discrepancy, PrimalDual, ProximalGradient
+from sciml.solvers import usual
 
 
 def problem(
@@ -150,7 +150,5 @@ def known(name: str, given: Any, shape: torch.Size) -> Tensor:
 
 
 def solver(problem: Inverse) -> Any:
-    """Primal-dual steps for convex priors, proximal gradient steps for learned ones; the weight by the discrepancy."""
-    posed = dataclasses.replace(problem, weight=1.0)
-    inner: Any = PrimalDual() if PrimalDual().accepts(posed) is None else ProximalGradient()
-    return Discrepancy(inner) if problem.weight is None else inner
+    """What goes with the prior."""
+    return usual(problem)

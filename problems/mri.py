@@ -19,7 +19,6 @@ or k-space does not reach down to the noise at its rim (sigma is then too large:
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import warnings
@@ -37,7 +36,7 @@ from sciml.domains.phantoms import Ellipses, shepp_logan
 from sciml.forward import Fourier, PoissonDisc, birdcage_maps, espirit, low_resolution_maps
 from sciml.forward._coils import canonical_mask
 from sciml.priors import TotalVariation
-from sciml.solvers import Discrepancy, LeastSquares, PrimalDual, ProximalGradient
+from sciml.solvers import LeastSquares, usual
 
 SHELLS = 20  # of k-space, of which the quietest tells the noise
 
@@ -322,9 +321,7 @@ def noise_level(picked: Tensor, points: Tensor) -> Tensor:
 
 
 def solver(problem: Inverse) -> Any:
-    """Conjugate gradients without a prior, primal-dual steps for convex ones, proximal gradient steps for learned ones."""
+    """Conjugate gradients without a prior; otherwise what goes with it."""
     if problem.prior is None:
         return LeastSquares()
-    posed = dataclasses.replace(problem, weight=1.0)
-    inner: Any = PrimalDual() if PrimalDual().accepts(posed) is None else ProximalGradient()
-    return Discrepancy(inner) if problem.weight is None else inner
+    return usual(problem)

@@ -1,5 +1,6 @@
 """Solvers: immutable records of settings that turn a problem into an answer."""
 
+from sciml.solvers._usual import usual as usual
 from sciml.solvers.admm import ADMM as ADMM
 from sciml.solvers.calibrated import Calibrated as Calibrated
 from sciml.solvers.chained import Chained as Chained

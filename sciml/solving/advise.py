@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from typing import Any
 
 from sciml.core.inverse import Inverse
 from sciml.core.problem import Problem
@@ -29,7 +30,9 @@ def who_accepts(problem: Problem, but: Solver | None = None) -> str:
     Where only the weight of a prior is missing, those that take it from ``Discrepancy`` come first.
     """
     names, weighed = [], []
-    for kind in solvers():
+    known: list[Any] = solvers()
+    rule: Any = next((kind for kind in known if kind.__name__ == "Discrepancy"), None)
+    for kind in known:
         if but is not None and isinstance(but, kind):
             continue
         try:
@@ -39,8 +42,6 @@ def who_accepts(problem: Problem, but: Solver | None = None) -> str:
         if candidate.accepts(problem) is None:
             names.append(f"{kind.__name__}()")
         elif isinstance(problem, Inverse) and problem.prior is not None and problem.weight is None:
-            from sciml.solvers import Discrepancy
-
-            if kind is not Discrepancy and Discrepancy(candidate).accepts(problem) is None:
+            if rule is not None and kind is not rule and rule(candidate).accepts(problem) is None:
                 weighed.append(f"Discrepancy({kind.__name__}())")
     return ", ".join(weighed + names) or "none"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,6 +12,7 @@ import sciml
 from sciml.core import GaussianNoise
 from sciml.domains import InputError
 from sciml.forward import Valid, motion_kernel
+from sciml.solvers import Discrepancy, PlugAndPlay, PrimalDual, ProximalGradient
 
 
 def error(value: torch.Tensor, truth: torch.Tensor) -> float:
@@ -109,3 +113,20 @@ def test_bad_settings_are_named() -> None:
         sciml.problem("deblur", data="blurred.npy")
     with pytest.raises(InputError, match="in the plane"):
         sciml.problem("deblur", n=(8, 8, 8))
+
+
+def test_the_solver_goes_with_the_prior() -> None:
+    problem = sciml.problem("deblur", n=16)
+    unfolded = sciml.pretrained("unfolded-ellipses")
+
+    def recommended(prior: Any, weight: float | None = None) -> Any:
+        posed = problem.with_prior(prior, weight)
+        return posed.recommend(posed)
+
+    convex = problem.recommend(problem)
+    assert isinstance(convex, Discrepancy) and isinstance(convex.inner, PrimalDual)
+    assert isinstance(recommended(sciml.Denoiser(lambda x, sigma: x, range=(0, 1))), PlugAndPlay)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # trained in other units
+        assert isinstance(recommended(sciml.pretrained("lpn-ellipses"), 100.0), ProximalGradient)
+        assert type(recommended(unfolded)) is type(unfolded.solver())

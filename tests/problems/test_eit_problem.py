@@ -143,7 +143,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no reference": ({"data": "here"}, "reference="),
     "noise": ({"noise": -1.0}, "noise is -1"),
     "weight": ({"weight": 0.0}, "weight is 0"),
-    "few electrodes": ({"electrodes": 2}, "electrodes 2"),
+    "few electrodes": ({"electrodes": 2}, "electrodes is 2"),
+    "part of an electrode": ({"electrodes": 16.5}, "electrodes is 16.5; give a whole number"),
 }
 
 
