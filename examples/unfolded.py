@@ -149,10 +149,10 @@ def describe(found: FittedPrior[Unfolded], home: Path, seconds: float) -> dict[s
     """Write the weights, in half precision, and the manifest; the scores of what was written."""
     home.mkdir(parents=True, exist_ok=True)
     network = found.prior.network
-    stored = Unfolded(network.half(), filtered=True)
-    stored.save(home)
-    network.float()
+    found.prior.save(home)
     file = home / "checkpoint.safetensors"
+    tensors, words = load_tensors(file)
+    save_tensors(file, {name: tensor.half() for name, tensor in tensors.items()}, words)
     told = score(Unfolded.load(home))
     lines: dict[str, Any] = {
         "name": "unfolded-ellipses",
