@@ -46,16 +46,20 @@ class _Eigenbasis:
         return v
 
 
-def _law_of_state(t: float, a: Tensor, *, constant: Tensor) -> Tensor:
-    """How an interpolated law is called."""
-    raise NotImplementedError
+_CALL = inspect.Signature(
+    [
+        inspect.Parameter("t", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+        inspect.Parameter("a", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+        inspect.Parameter("constant", inspect.Parameter.KEYWORD_ONLY),
+    ]
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Interpolated:
     """``back g(V a at the points) + constant``: ``at`` ``(r, m)`` gives the state at the points, ``back`` is ``(m, r)``."""
 
-    __signature__: ClassVar[inspect.Signature] = inspect.signature(_law_of_state)  # else looked up in every step
+    __signature__: ClassVar[inspect.Signature] = _CALL  # else looked up in every step
     form: Pointwise
     at: Tensor
     back: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ _POOL: dict[int, Any] = {
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
-class _Attention(nn.Module):
+class _Attention(nn.Module, ABC):
     """What the two kinds share: per head, features and position give Q, K and V; what comes out returns to the width.
 
     ``normalised`` names the two that are brought to mean 0 and variance 1 over the features of each head at each point (with a
@@ -58,8 +59,9 @@ class _Attention(nn.Module):
         found: Tensor = self.out(mixed)
         return found
 
+    @abstractmethod
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The values ``v``, weighed by queries and keys."""
 
 
 class _Galerkin(_Attention):
