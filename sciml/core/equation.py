@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sciml.core import strong
 from sciml.core.continuous import Continuous
 from sciml.core.law import Law
 from sciml.core.linear import LinearOperator
@@ -181,16 +182,16 @@ class Equation(Problem):
         return u
 
     def default_targets(self) -> dict[str, float]:
-        """1e-10 in double precision, 1e-6 in single."""
-        return {"discrete": 1e-10 if self.space.dtype == torch.float64 else 1e-6}
+        """1e-10 in double precision, 1e-6 in single; those of functions beside."""
+        return {"discrete": 1e-10 if self.space.dtype == torch.float64 else 1e-6, **strong.targets(self)}
 
     def certify(self, answer: Answer | Tensor) -> tuple[Check, ...]:
-        """The discrete backward error at ``u``."""
+        """The discrete backward error at ``u``; of a function ``strong``, ``sides`` and ``agreement``."""
         u = unpack(self, answer, self.space.shape)
         with torch.no_grad():
             high = self.to(torch.float64).to(device=u.device)
             value = backward_error(high.residual(u), *_order(high.scale(u), u))
-        return (Check("discrete backward error", value, self.targets["discrete"]),)
+        return strong.judged(self, answer, (Check("discrete backward error", value, self.targets["discrete"]),))
 
 
 def _order(scale: tuple[Tensor, Tensor], u: Tensor) -> tuple[Tensor, Tensor, Tensor]:

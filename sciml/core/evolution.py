@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sciml.core import strong
 from sciml.core.continuous import Continuous
 from sciml.core.law import Law, no_law
 from sciml.core.problem import Problem, as_field, opaque, unpack
@@ -113,8 +114,8 @@ class Evolution(Problem):
         return u
 
     def default_targets(self) -> dict[str, float]:
-        """1e-6 in double precision, 1e-3 in single."""
-        return {"steps": 1e-6 if self.space.dtype == torch.float64 else 1e-3}
+        """1e-6 in double precision, 1e-3 in single; those of functions beside."""
+        return {"steps": 1e-6 if self.space.dtype == torch.float64 else 1e-3, **strong.targets(self)}
 
     def certify(self, answer: Answer | Tensor) -> tuple[Check, ...]:
         """``steps`` (a gate, if the problem has a referee); told: the drift of the invariants, the rise of what decreases."""
@@ -140,7 +141,7 @@ class Evolution(Problem):
                 levels = torch.stack([lyapunov(high, u) for u in (begin, *value.unbind(1))], 1)
                 rise = levels.diff(dim=1).amax(1).clamp_min(0.0)
                 checks.append(Check(f"{name} rise", rise / levels[:, 0].abs().clamp_min(1e-300)))
-        return tuple(checks)
+        return strong.judged(self, answer, tuple(checks))
 
     @property
     def watched(self) -> tuple[float, ...]:

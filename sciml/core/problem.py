@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from sciml.core import strong
 from sciml.core.continuous import Continuous
 from sciml.core.linear import LinearOperator
 from sciml.core.recipe import Recipe, portable
@@ -356,16 +357,17 @@ class Linear(Problem):
         return project_out(u, self.operator.null_space())
 
     def default_targets(self) -> dict[str, float]:
-        """1e-10 in double precision, 1e-6 in single."""
-        return {"discrete": 1e-10 if self.space.dtype in (torch.float64, torch.complex128) else 1e-6}
+        """1e-10 in double precision, 1e-6 in single; those of functions beside."""
+        discrete = 1e-10 if self.space.dtype in (torch.float64, torch.complex128) else 1e-6
+        return {"discrete": discrete, **strong.targets(self)}
 
     def certify(self, answer: Answer | Tensor) -> tuple[Check, ...]:
-        """The discrete backward error."""
+        """The discrete backward error; of a function ``strong``, ``sides`` and ``agreement``."""
         u = unpack(self, answer, self.space.shape)
         with torch.no_grad():
             high = self.to(torch.float64).to(device=u.device)
             value = backward_error(high.residual(u), high.operator.size_bound(), u, high.rhs)
-        return (Check("discrete backward error", value, self.targets["discrete"]),)
+        return strong.judged(self, answer, (Check("discrete backward error", value, self.targets["discrete"]),))
 
     def validate(self) -> None:
         """Tensors, the operator's own conditions, and compatibility of the right-hand side with the null space."""

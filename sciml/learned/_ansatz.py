@@ -18,7 +18,7 @@ from sciml.domains.boundary import Dirichlet, Periodic
 from sciml.domains.errors import InputError
 from sciml.domains.grid import Grid
 from sciml.learned._fields import Evolved, Held, known_tensors
-from sciml.learned._jets import Layers, Streams, jets_of
+from sciml.learned._jets import Index, Layers, Streams, jets_of
 
 __all__ = ["Ansatz", "Box", "Even", "Exact", "Form", "Odd", "Penalised", "Symmetry"]
 
@@ -155,12 +155,12 @@ class Ansatz:
             points, streams, inputs, torch.tensor([s for s, _ in self.copies], dtype=points.dtype), base, factor
         )
 
-    def values(self, layers: Layers, theta: Tensor, points: Tensor) -> Tensor:
-        """The candidate at points, in pieces that fit the caches."""
-        parts = []
+    def values(self, layers: Layers, theta: Tensor, points: Tensor, index: Index = ()) -> Tensor:
+        """The candidate at points, or one of its derivatives, in pieces that fit the caches."""
+        parts, streams = [], Streams.of([index] if index else [])
         for some in torch.split(points, 8192):
-            patch = self.patch(some, Streams.of([]))
-            parts.append(patch.candidate(layers.forward(theta, patch.inputs, patch.streams)[0])[0])
+            patch = self.patch(some, streams)
+            parts.append(patch.candidate(layers.forward(theta, patch.inputs, patch.streams)[0])[streams.at(index)])
         return torch.cat(parts)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sciml.core import strong
 from sciml.core.evolution import Evolution
 from sciml.core.problem import Problem
 from sciml.discretise import Spectrum
@@ -19,69 +18,9 @@ from sciml.domains.boundary import Periodic
 from sciml.domains.grid import Grid
 from sciml.learned._jets import Streams, jets_of
 
-__all__ = ["Evolved", "Interpolant", "known_tensors"]
+__all__ = ["Evolved", "known_tensors"]
 
-WIDTH = 10  # nodes per axis of the interpolating polynomial
 SMALL = 1e-15  # modes below this share of the largest are left out
-
-
-@cache
-def lagrange(width: int) -> Tensor:
-    """Coefficients ``(node, power)`` of the Lagrange polynomials of equally spaced nodes, in a variable that runs from -1 to 1."""
-    half = Fraction(max(width - 1, 1), 2)
-    nodes = [(Fraction(j) - Fraction(width - 1, 2)) / half for j in range(width)]
-    rows = []
-    for j, own in enumerate(nodes):
-        row = [Fraction(1)]
-        for i, other in enumerate(nodes):
-            if i != j:
-                row = [
-                    (a - other * b) / (own - other)
-                    for a, b in zip([Fraction(0), *row], [*row, Fraction(0)], strict=True)
-                ]
-        rows.append([float(c) for c in row])
-    return torch.tensor(rows, dtype=torch.float64)
-
-
-@dataclass(frozen=True, eq=False)
-class Interpolant:
-    """Nodal values (or values along a side, with an axis of length one) as a function of the coordinates.
-
-    A polynomial of degree 9 through the ten nearest nodes along every axis (fewer on small grids), differentiable any number
-    of times; between the last node and a side it is continued. *Fails when* the field jumps: polynomials swing there.
-    """
-
-    values: Tensor
-    grid: Grid
-
-    def __call__(self, *x: Tensor) -> Tensor:
-        index: list[Tensor] = []
-        weight: list[Tensor] = []
-        for axis, (line, point) in enumerate(zip(self.grid.axes(), x, strict=True)):
-            n = self.values.shape[axis]
-            if n == 1:
-                continue
-            width = min(WIDTH, n)
-            first = self.grid.origin[axis] + (0.0 if line.lower_node or line.periodic else line.spacing)
-            s = (point - first) / line.spacing
-            low = torch.floor(s.detach()) - (width // 2 - 1)
-            low = low if line.periodic else low.clamp(0, n - width)
-            half = max(width - 1, 1) / 2
-            y = (s - low - half) / half
-            powers = torch.stack([y**k for k in range(width)], -1)
-            nodes = low.to(torch.int64).unsqueeze(-1) + torch.arange(width, device=point.device)
-            index.append(nodes % n if line.periodic else nodes)
-            weight.append(powers @ lagrange(width).to(powers).T)
-        flat = self.values.reshape([n for n in self.values.shape if n > 1] or [1])
-        if not index:
-            return flat.reshape(()).expand(x[0].shape)
-        dims = len(index)
-        picked = flat[
-            tuple(i.reshape(*i.shape[:-1], *[-1 if a == k else 1 for a in range(dims)]) for k, i in enumerate(index))
-        ]
-        for w in reversed(weight):
-            picked = (picked * w.reshape(*w.shape[:-1], *[1] * (picked.ndim - w.ndim), w.shape[-1])).sum(-1)
-        return picked
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,14 +98,8 @@ class Held:
 
 
 def known_tensors(problem: Problem) -> dict[str, Any]:
-    """The tensors of a problem with one member: numbers, and functions of position for fields and side values."""
-    grid, found = problem.space.grid, dict[str, Any]()
-    for name, tensor in problem.parameters().items():
-        value = tensor.detach().to("cpu", torch.float64)
-        if value.numel() == 1:
-            found[name] = value.reshape(())
-        elif value.ndim == grid.dim + 2 and all(n in (1, m) for n, m in zip(value.shape[2:], grid.shape, strict=True)):
-            found[name] = Interpolant(value[0, 0], grid)
+    """The tensors of a problem with one member: numbers, and functions of position; the start with what diffusion makes of it."""
+    found = strong.known_tensors(problem)
     if isinstance(problem, Evolution):
         found["start"] = Evolved.of(problem) or found["start"]
     return found

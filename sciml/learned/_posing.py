@@ -17,7 +17,8 @@ from sciml.core.evolution import Evolution
 from sciml.domains.boundary import Periodic
 from sciml.domains.errors import InputError
 from sciml.learned._ansatz import Ansatz, Box, Symmetry
-from sciml.learned._jets import Layers, Streams, smoothness
+from sciml.learned._differentiable import differentiable
+from sciml.learned._jets import Index, Layers, Streams, smoothness
 from sciml.learned._residuals import LeastSquares, Term, orders
 from sciml.learned._sampling import Sampling, Sobol
 from sciml.learned._sensors import Sensors, misfit
@@ -202,6 +203,12 @@ class Field:
 
     posed: Posed
     theta: Tensor
+    numbers: tuple[tuple[float, ...], ...] = ((),)  # what the network is told of every member
+
+    def member(self, index: int) -> Callable[[Tensor], Tensor]:
+        """The function of one member, without its parameters among the coordinates."""
+        told = torch.tensor(self.numbers[min(index, len(self.numbers) - 1)], dtype=torch.float64)
+        return lambda points: self(torch.cat((points, told.expand(len(points), -1)), 1))
 
     @property
     def network(self) -> nn.Module:
@@ -209,11 +216,13 @@ class Field:
         return self.posed.trained(self.theta)
 
     def __call__(self, points: Tensor) -> Tensor:
-        self.posed.ansatz.box.refuse(points)
-        with torch.no_grad():
-            weights = self.theta[: self.posed.layers.count]
-            values = self.posed.ansatz.values(self.posed.layers, weights, points.to("cpu", torch.float64))
-            return values.reshape(1, 1, -1).to(points.device)
+        self.posed.ansatz.box.refuse(points.detach())
+        return differentiable(self, points.to("cpu", torch.float64)).to(points.device)
+
+    def derivative(self, points: Tensor, index: Index) -> Tensor:
+        """A derivative at points, ``(1, 1, m)``; ``index`` are the coordinates, sorted."""
+        weights = self.theta[: self.posed.layers.count]
+        return self.posed.ansatz.values(self.posed.layers, weights, points, index).reshape(1, 1, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +230,10 @@ class Together:
     """The functions of several members as one, ``(batch, 1, m)``."""
 
     parts: tuple[Field, ...]
+
+    def member(self, index: int) -> Callable[[Tensor], Tensor]:
+        """The function of one member."""
+        return self.parts[index]
 
     def __call__(self, points: Tensor) -> Tensor:
         return torch.cat([one(points) for one in self.parts])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sciml.domains.errors import InputError
+from sciml.learned._differentiable import differentiable
 from sciml.learned._kernels import AxisCovariance
 from sciml.learned._linear_form import LinearForm
 
@@ -144,8 +145,12 @@ class Posterior:
 
     def __call__(self, points: Tensor) -> Tensor:
         """The mean."""
+        return differentiable(self, points)
+
+    def derivative(self, points: Tensor, index: tuple[int, ...]) -> Tensor:
+        """A derivative of the mean; ``index`` are the axes."""
         rows: list[list[Tensor]] = [[] for _ in self.weights]
-        for part in value_at(points).parts():
+        for part in value_at(points, index).parts():
             for i, (solved, weights) in enumerate(zip(self.solved, self.weights, strict=True)):
                 if not i or solved is not self.solved[i - 1]:
                     cross = solved.cross(part)
@@ -183,11 +188,11 @@ class Posterior:
         return self.variances[member] * (whole + whole.T) / 2
 
 
-def value_at(points: Tensor) -> LinearForm:
-    """The values themselves, at points ``(N, axes)``."""
+def value_at(points: Tensor, index: tuple[int, ...] = ()) -> LinearForm:
+    """The values themselves, or those of a derivative, at points ``(N, axes)``."""
     if points.ndim != 2:
         raise InputError(f"points have shape {tuple(points.shape)}; give (N, axes)")
     points = points.detach().to("cpu", torch.float64)
     return LinearForm(
-        points, {(): torch.ones(len(points), dtype=torch.float64)}, torch.zeros(len(points), dtype=torch.float64)
+        points, {index: torch.ones(len(points), dtype=torch.float64)}, torch.zeros(len(points), dtype=torch.float64)
     )

@@ -54,8 +54,7 @@ class GaussianProcess(Solver):
     loses definiteness, the least power of ten of rounding that restores it is added to its scaled diagonal and told as ``stats["jitter"]``;
     the mean then meets its data only to about the root of that. ``dense`` and ``structured`` say which linear algebra may be used.
 
-    The mean is another discretisation than the problem's own: against the ``discrete`` gate it is UNCERTIFIED unless the target was
-    loosened. Computed in double precision on the CPU. *Fails when* the solution is rougher than the kernel's draws, the length is many or few spacings, or
+    The mean is judged as a function: by the strong form between the nodes too (``strong``), the sides, and the agreement of values and function. Computed in double precision on the CPU. *Fails when* the solution is rougher than the kernel's draws, the length is many or few spacings, or
     coefficients jump.
     """
 
@@ -152,7 +151,7 @@ class GaussianProcess(Solver):
             counts={"jitter": jitter, "observations": float(solved[0].count)},
             field=posterior,
             samples=torch.stack(draws, 1).to(space.device, space.dtype) if draws else None,
-            sentence=f"the posterior mean{told} is not the solution of the discrete equations to the target; loosen with_target, or take more nodes",
+            sentence=f"the posterior mean{told} does not meet the equation between the nodes to the target; take more nodes or a smoother kernel, or loosen with_target(strong=...)",
         )
 
     def _conditioned(

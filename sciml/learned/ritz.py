@@ -192,7 +192,7 @@ class Ritz(Iterative[Any]):
 
     ``network``: an MLP or SIREN of ``sciml.networks`` (None: tanh, two layers of 16), whose first weights are where training starts; ``form``:
     `Exact`, with declared symmetries; ``quadrature``; ``optimiser``; at most ``max_steps``. The answer is the network on the problem's grid,
-    judged like any other; ``Solution.field`` takes points ``(m, dim)`` and returns ``(batch, 1, m)``. Training runs on the CPU in
+    judged as a function by the strong form, the sides and their agreement; ``Solution.field``, the network, takes points ``(m, dim)`` and returns ``(batch, 1, m)``. Training runs on the CPU in
     double precision; gradients with respect to the problem's tensors do not pass (`Detach`). A ``start`` is not used.
 
     Raises InputError for a network of another number of inputs or without a continuous first derivative.
@@ -318,7 +318,7 @@ def example() -> tuple[Ritz, Any]:
     grid = Grid((7, 8), (1.0, 1.5))
     law = Law(_law, pressure=torch.tensor(1.0, dtype=torch.float64))
     problem = Equation(
-        "small film", law, grid.space(), symmetric=True, goals={"discrete": 3e-2},
+        "small film", law, grid.space(), symmetric=True, goals={"strong": 2e-1},
         continuous=Continuous(_interior, SideLaw.of(grid), _energy),
     )  # fmt: skip
     return Ritz(MLP(2, width=8, layers=2, seed=1), quadrature=GaussLegendre(100), max_steps=12), problem

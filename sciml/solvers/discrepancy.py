@@ -32,6 +32,8 @@ __all__ = ["Discrepancy"]
 
 SHARE = 0.3  # of the misfit's energy by which the objective of a round may be too high
 TRUSTED = 1.0  # the same, beyond which the misfit of an unfinished round is not believed
+NARROW = math.log(1.3)  # between two weights that are as good as the same
+BRIEF = 80  # steps of a round that only weighs the misfit, where the prior's map is learned and may not settle
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,24 +91,27 @@ class Discrepancy(Solver[Any]):
         # Members may be batched in the data alone; each has its own weight.
         search = _Search(self._first(problem, start), self.target, problem.targets["misfit"] / 4)
         loose = 20 * goal if goal < 5e-3 else goal
+        brief = _brief(self.inner, problem)
         image, steps, tight, done = start, 0, False, False
         answer: Answer | None = None
         with torch.no_grad():
             for _ in range(self.rounds):
                 fine = min(goal if tight else loose, max(1e-6, SHARE * self._share(problem, search.weight, image)))
                 posed = dataclasses.replace(problem, weight=search.weight, recipe=None).with_target(optimality=fine)
-                answer = self.inner.run(posed, image, context)
+                answer = (self.inner if tight else brief).run(posed, image, context)
                 steps += answer.steps
                 if done := bool((answer.claim >= Code.BREAKDOWN).all()):
                     break
-                image = answer.value
-                settled = search.look(problem.misfit(image), _solved(posed, answer))
+                solved = _solved(posed, answer)
+                settled = search.look(problem.misfit(answer.value), solved)
+                image = _kept(problem, image, answer.value, solved)
                 if done := settled and tight:
                     break
-                if not tight and (settled or search.narrow):
+                narrow = search.narrow
+                search.advance()
+                if not tight and (settled or narrow or search.ended):
                     tight = True
                     search.forget()
-                search.advance()
             if not done:  # the best weight, at the problem's own target
                 posed = dataclasses.replace(problem, weight=search.best, recipe=None)
                 answer = self.inner.run(posed, image, context)
@@ -121,7 +126,7 @@ class Discrepancy(Solver[Any]):
     def _share(self, problem: Inverse[Any], weight: Tensor, image: Tensor | None) -> float:
         """How much of the objective the misfit is at the weight sought, in the member where it is least: data that stand far out
         of their noise leave almost all of it to the prior, and a small relative error of the objective is a large one of the misfit."""
-        if image is None or not isinstance(problem.prior, Energy):
+        if image is None or not isinstance(problem.prior, Energy) or _learned(problem):
             return 1.0
         mine = 0.5 * self.target * problem.noise.dof(problem.data)
         rest = weight.to(mine) * problem.prior.energy(image).to(mine)
@@ -172,6 +177,28 @@ class Discrepancy(Solver[Any]):
         return torch.where(torch.isfinite(found), found, torch.zeros_like(found))
 
 
+def _brief(inner: Solver[Any], problem: Inverse[Any]) -> Solver[Any]:
+    """``inner`` for rounds that only weigh the misfit: few steps for a learned map, which may take long to settle, or never."""
+    steps = getattr(inner, "max_steps", None)
+    if steps is None or not _learned(problem):
+        return inner
+    brief: Solver[Any] = dataclasses.replace(inner, max_steps=min(steps, BRIEF))  # type: ignore[type-var]
+    return brief
+
+
+def _learned(problem: Inverse[Any]) -> bool:
+    """Whether the prior's proximal map is known at one step only, and so learned: its energy is dear, its iteration need not settle."""
+    return getattr(problem.prior, "only_step", None) is not None
+
+
+def _kept(problem: Inverse[Any], image: Tensor | None, found: Tensor, solved: Tensor) -> Tensor:
+    """Where the next round starts: from what was found, unless it was not solved and fits the data worse than the start did."""
+    if image is None or bool(solved.all()):
+        return found
+    good = solved | (problem.misfit(found) <= problem.misfit(image))
+    return torch.where(good.reshape(-1, *[1] * (found.ndim - 1)), found, image)
+
+
 def _solved(posed: Inverse[Any], answer: Answer) -> Tensor:
     """The members whose misfit is about that of the minimiser: those that the solver finished, or nearly."""
     claimed = answer.claim <= Code.CONVERGED
@@ -180,7 +207,7 @@ def _solved(posed: Inverse[Any], answer: Answer) -> Tensor:
     weight, x = posed.weights(), answer.value
     assert weight is not None
     found = posed.optimality(x, weight, answer.dual)
-    if not isinstance(posed.prior, Energy):
+    if _learned(posed) or not isinstance(posed.prior, Energy):
         return claimed | (found <= 0.1 * TRUSTED)
     return claimed | (found * posed.objective(x, weight) <= TRUSTED * posed.noise.energy(posed.forward(x), posed.data))
 
@@ -214,16 +241,21 @@ class _Search:
         better = size < self.least_miss
         self.least_miss = torch.where(better, size, self.least_miss)
         self.best = torch.where(better, self.weight, self.best)
-        return bool((self._inside | self.stuck).all())
+        return self.ended
 
     @property
     def _inside(self) -> Tensor:
         return self.solved & (self.miss.abs() <= self.band)
 
     @property
+    def ended(self) -> bool:
+        """Whether no other weight is to be tried for any member."""
+        return bool((self._inside | self.stuck).all())
+
+    @property
     def narrow(self) -> bool:
         """Whether the weights are known to within a factor of 1.3."""
-        return bool((self.high - self.low < math.log(1.3)).all())
+        return bool((self.high - self.low < NARROW).all())
 
     def advance(self) -> None:
         """The next weights; members in the band keep theirs."""
@@ -238,16 +270,20 @@ class _Search:
         rise = (f - self.value) / torch.where(moved, w - self.past, torch.ones_like(w))
         slope = torch.where(moved & torch.isfinite(rise) & (rise > 0), rise.clamp(0.05, 4.0), torch.ones_like(w))
         slope = torch.where(moved & below & (rise <= 0), 0.05, slope)  # the plateau of small weights
-        self.stuck |= above & moved & torch.isinf(self.low) & ((w - self.past).abs() > 1) & (rise.abs() < 0.02)
+        # Where the misfit hardly falls with the weight it falls ever less: one that leads beyond all bounds leads nowhere.
+        flat = (rise < 0.02) | (f > rise * (w - self.least))
+        self.stuck |= above & moved & torch.isinf(self.low) & ((w - self.past).abs() > 1) & flat
         self.past, self.value = torch.where(solved, w, self.past), torch.where(solved, f, self.value)
         new = torch.where(solved, w - (f / slope).clamp(-4.0, 4.0), w + 3.0)
         floor = torch.maximum(self.low, self.hard)
+        self.stuck |= torch.isinf(self.low) & (self.high - self.hard < NARROW)  # all smaller weights are too hard
         middle = 0.5 * (floor + self.high)
         inside = (new > floor) & (new < self.high)
         new = torch.where(inside, new, torch.where(torch.isfinite(middle), middle, new))
         new = torch.minimum(torch.maximum(new, self.least), self.most)
         self.stuck |= ~self._inside & (new == w)
-        self.weight = torch.where(self._inside | self.stuck, w, new).exp().to(self.weight)
+        kept = torch.where(self.stuck & ~solved & torch.isfinite(self.past), self.past, w)
+        self.weight = torch.where(self._inside | self.stuck, kept, new).exp().to(self.weight)
 
 
 def example() -> tuple[Discrepancy, Inverse[Any]]:
