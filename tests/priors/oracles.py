@@ -77,15 +77,39 @@ def train(name: str, width: int, steps: int) -> None:
         loss.backward()
         rule.step()
         schedule.step()
-    prior = LearnedProx(network.requires_grad_(False), noise=1.0)
+    polish(network, law)
+    prior = LearnedProx(network.float().requires_grad_(False), noise=1.0)
     prior.save(HERE / name)
     v = 1.5 * torch.randn(2000, law.channels, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    error = (prior.prox(v, 1.0) - law.prox(v)).abs()
-    sys.stdout.write(f"{name}: largest error {float(error.max()):.4f}, mean {float(error.mean()):.4f}\n")
+    known = law.prox(v)
+    error = prior.prox(v, 1.0) - known
+    sys.stdout.write(
+        f"{name}: relative L2 {float(error.norm() / known.norm()):.4f}, mean {float(error.abs().mean()):.4f}, largest "
+        f"{float(error.abs().max()):.4f}\n"
+    )
+
+
+def polish(network: InputConvexNetwork, law: Laplace | Mixture) -> None:
+    """Quasi-Newton steps on a fixed sample, in double precision: stochastic gradients stop three times short of this."""
+    network.double()
+    v = 2 * torch.randn(1500, law.channels, 1, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    known = law.prox(v)
+    rule = torch.optim.LBFGS(
+        network.parameters(), max_iter=1500, history_size=50, line_search_fn="strong_wolfe", tolerance_change=1e-14,
+        tolerance_grad=1e-12,
+    )  # fmt: skip
+
+    def closure() -> Tensor:
+        rule.zero_grad()
+        loss = (network.prox(v) - known).square().mean()
+        loss.backward()
+        return loss
+
+    rule.step(closure)
 
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
-    train("laplace", 48, 3000)
-    train("mixture", 8, 5000)
+    train("laplace", 48, 1500)
+    train("mixture", 8, 1500)
