@@ -21,7 +21,8 @@ from typing import Any
 import sciml
 from sciml.catalogue import folder
 from sciml.core.bench import Bench, Row
-from sciml.learned import PINN, ReducedModel
+from sciml.learned import PINN, GaussianProcess, ReducedModel, Ritz
+from sciml.learned.gaussian_process import Matern
 from sciml.learned.pinn import ResidualAdaptive
 from sciml.solvers import (
     ADMM,
@@ -37,6 +38,7 @@ from sciml.solvers import (
     Newton,
     PlugAndPlay,
     PrimalDual,
+    SobolevDescent,
 )
 from sciml.solving.advise import solvers
 from sciml.solving.bench_contenders import label
@@ -72,6 +74,16 @@ def steady(problem: Any) -> list[Any]:
     return [best, *(one for one in others if label(one) != label(best)), network()]
 
 
+def smooth(problem: Any) -> list[Any]:
+    """The same, and a Gaussian process for smooth solutions."""
+    return [*steady(problem), GaussianProcess(Matern(length=1.0, smoothness=5), samples=0)]
+
+
+def curved(problem: Any) -> list[Any]:
+    """Solvers of minima: Newton's method, descent in the energy's own norm, a network that is trained on the energy."""
+    return [problem.recommend(problem), SobolevDescent(), Ritz(max_steps=60)]
+
+
 def warming(problem: Any) -> list[Any]:
     """Integrators, and a reduced model of eight other starts."""
     snapshots = sciml.solve(
@@ -81,7 +93,7 @@ def warming(problem: Any) -> list[Any]:
 
 
 CASES = (
-    Case("poisson", {"n": 63}, "A constant coefficient and no Robin side: a direct transform. Anything else: multigrid.", steady),
+    Case("poisson", {"n": 63}, "A constant coefficient and no Robin side: a direct transform. Anything else: multigrid.", smooth),
     Case(
         "darcy", {"n": 31, "batch": 4},
         "A coefficient that varies rules transforms out. A network answers in one evaluation and to its training error; as a start it saves the classical solver less than it costs.",
@@ -101,6 +113,11 @@ CASES = (
         "bratu", {"n": 31}, "Newton's method, with multigrid for the Laplacian that is in the law.",
         lambda problem: [problem.recommend(problem), Newton(), network()],
     ),
+    Case(
+        "p_laplace", {"n": 31}, "Newton's method. A network trained on the energy knows nothing of the grid, whose error it therefore does not share.",
+        curved,
+    ),
+    Case("minimal_surface", {"n": 31}, "The same.", curved),
     Case(
         "ct", {"n": 64, "batch": 1},
         "Total variation with a weight by the discrepancy makes no assumption on where the image comes from; unfolded weights are fast and belong to one setting (128 pixels, 30 views), which is not met here, and the misfit shows it; back-projection is a first look.",

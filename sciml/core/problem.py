@@ -63,6 +63,15 @@ class Problem(ABC):
     def default_targets(self) -> dict[str, float]:
         """Targets that hold unless ``with_target`` says otherwise; they know the dtype."""
 
+    def __str__(self) -> str:
+        """One line: what it is, how many members of what shape, its gates; ``repr`` shows every tensor."""
+        gates = ", ".join(f"{name} {target:.2g}" for name, target in self.targets.items())
+        members = f"{self.batch} member{'s' if self.batch > 1 else ''}"
+        kind = str(self.space.dtype).removeprefix("torch.")
+        return (
+            f"{self.name}: {type(self).__name__}, {members} of shape {tuple(self.space.shape)}, {kind}, gates: {gates}"
+        )
+
     @property
     def targets(self) -> Mapping[str, float]:
         """Named targets of the gates."""

@@ -206,3 +206,8 @@ def test_scaling_the_data_leaves_the_verdict_alone() -> None:
             scaled.certify(sciml.solve(scaled, Direct()).value),
         )
         assert float(a[0].value) < 1e-15 and float(b[0].value) < 1e-15
+
+
+def test_a_problem_prints_as_one_line() -> None:
+    told = str(sciml.problem("heat", n=15, batch=2))
+    assert told.count("\n") == 0 and "2 members of shape (1, 15)" in told and "steps 1e-06" in told

@@ -14,7 +14,7 @@ from sciml.core import GaussianNoise, Inverse, Matrix
 from sciml.domains import InputError
 from sciml.priors import Smoothness, TotalVariation
 from sciml.solvers import ADMM, Discrepancy, GaussNewton, PrimalDual, ProximalGradient
-from sciml.solvers.discrepancy import _Search
+from sciml.solvers.discrepancy import _kept, _Search
 from sciml.solvers.primal_dual import example
 
 D = torch.float64
@@ -127,3 +127,26 @@ def test_settings_that_make_no_sense() -> None:
             Discrepancy(ADMM(), **settings)
     with pytest.raises(InputError, match="wraps a solver"):
         Discrepancy(TotalVariation())
+
+
+def test_a_misfit_that_no_weight_lowers_ends_the_search() -> None:
+    """A forward model that is wrong: chi falls by 4 % and more slowly; the weights stay within reach."""
+    search, tried = drive(lambda w: 3.4 + 0.2 * min(w, 1.0), first=3.0)
+    assert search.ended and len(tried) <= 5 and min(tried) > 1e-6
+    search, tried = drive(lambda w: w**0.5, first=30.0)  # one that falls is followed
+    assert search.ended and tried[-1] == pytest.approx(1.0, rel=0.1)
+
+
+def test_weights_too_hard_to_solve_end_the_search_at_the_last_that_was() -> None:
+    search, tried = drive(lambda w: 3.0 * w**0.1, solved=lambda w: w >= 0.3)
+    assert search.ended and len(tried) < 14 and 0.3 <= float(search.weight) <= 1.0
+
+
+def test_a_round_that_ran_away_is_not_the_next_start() -> None:
+    posed = dataclasses.replace(blocky(3e-2), weight=1.0)
+    batch = dataclasses.replace(posed, data=posed.data.expand(3, *posed.data.shape[1:]), truth=None)
+    good = solve(posed, PrimalDual()).value.expand(3, *posed.space.shape)
+    far = good * torch.tensor([1.0, 1e3, 1e3], dtype=D).reshape(3, 1, 1)
+    kept = _kept(batch, good, far, torch.tensor([False, False, True]))
+    assert torch.equal(kept[0], good[0]) and torch.equal(kept[1], good[1]) and torch.equal(kept[2], far[2])
+    assert torch.equal(_kept(batch, None, far, torch.tensor([False] * 3)), far)
