@@ -7,10 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, pad
+from torch.nn.functional import pad
 
 from sciml.domains.errors import InputError
-from sciml.networks.layers import Pointwise, SpectralConvolution, coordinate_channels, space_first, space_last
+from sciml.networks.layers import (
+    Pointwise,
+    SpectralConvolution,
+    activated,
+    coordinate_channels,
+    perceptron,
+    space_first,
+    space_last,
+)
 
 __all__ = ["FNO", "example"]
 
@@ -95,19 +103,19 @@ class FNO(nn.Module):
         if self.coordinates:
             place = coordinate_channels(shape, v)
             v = torch.cat((v, place.expand(*shape, x.shape[0], self.dim)), dim=-1)
-        v = self.lift_out(gelu(self.lift(v)))
+        v = perceptron(v, self.lift, self.lift_out)
         extra = [round(self.padding * n) for n in shape]
         if any(extra):
             v = pad(v, [0, 0, 0, 0, *(side for more in reversed(extra) for side in (0, more))])
         last = len(self.skip) - 1
         for layer, (spectral, skip) in enumerate(zip(self.spectral, self.skip, strict=True)):
-            v = spectral(v) + skip(v)
+            v = spectral(v, onto=skip(v))
             if layer < last:
-                v = gelu(v)
+                v = activated(v)
         if any(extra):
             for axis, n in enumerate(shape):
                 v = v.narrow(axis, 0, n)
-        return space_last(self.project_out(gelu(self.project(v))))
+        return space_last(perceptron(v, self.project, self.project_out))
 
 
 def example() -> tuple[nn.Module, Tensor]:

@@ -25,6 +25,7 @@ __all__ = ["movie", "plot"]
 MOST_INPUTS = 3
 MOST_SNAPSHOTS = 5
 MOST_FRAMES = 120
+FAR = 1e29
 
 
 def plot(solution: Solution, path: str | os.PathLike[str] | None = None, member: int = 0) -> Figure:
@@ -198,7 +199,9 @@ def _history(solution: Solution, member: int) -> list[Panel]:
     if history is None or history.ndim != 2 or len(history) < 2:
         return []
     values = history[:, member % history.shape[1]].detach().cpu().numpy().astype(float)
-    values = np.where((values > 0) & np.isfinite(values), values, np.nan)
+    values = np.where(
+        (values > 0) & (values < FAR), values, np.nan
+    )  # solvers begin far away, before the first measurement
     if np.isfinite(values).sum() < 2:
         return []
     gates = [check for check in solution.checks if check.target is not None]

@@ -153,3 +153,18 @@ def test_symmetric_network_draws_its_average() -> None:
     spread = float(drawn.detach().std(0).max())
     assert (drawn.mean(0) - network.eval()(x)).abs().max() < 5 * spread / 4000**0.5  # five standard errors
     assert spread > 1e-3
+
+
+def test_parts_that_fit_the_cache_change_nothing() -> None:
+    """Without gradients the pointwise networks run by parts and in place: the same numbers to rounding, and the input is left alone."""
+    network = FNO(2, modes=5, width=24, seed=3)
+    x = torch.randn(5, 1, 96, 80, generator=torch.Generator().manual_seed(0))
+    kept = x.clone()
+    with torch.no_grad():
+        parts = network(x)
+    whole = network(x).detach()
+    assert torch.equal(x, kept)
+    assert float((parts - whole).norm() / whole.norm()) < 1e-6
+    layer = network.spectral[0]
+    v, skip = torch.randn(2, 9, 8, 3, 24, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(layer(v, onto=skip), layer(v) + skip, atol=1e-5)
