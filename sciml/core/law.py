@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,8 +53,7 @@ class Law:
 
     def __call__(self, *state: float | Tensor, space: Space) -> Tensor:
         """Evaluate at ``(u,)`` or ``(t, u)``."""
-        wants = inspect.signature(self.function).parameters
-        extra = {"space": space} if "space" in wants else {}
+        extra = {"space": space} if _asks_for_space(self.function) else {}
         result = self.function(*state, **self.parameters, **extra)
         if not isinstance(result, Tensor):
             raise InputError(f"the law returned {type(result).__name__}; it must return a tensor of the shape of u")
@@ -63,6 +63,11 @@ class Law:
                 f"the law returned shape {tuple(result.shape)} for u of shape {tuple(u.shape)}; they must agree"
             )
         return result
+
+
+@functools.lru_cache(maxsize=256)
+def _asks_for_space(function: Callable[..., Tensor]) -> bool:
+    return "space" in inspect.signature(function).parameters
 
 
 def _shaped(name: str, value: Tensor, space: Space) -> Tensor:

@@ -105,11 +105,12 @@ def _member(problem: Any, function: Callable[[Tensor], Tensor], value: Tensor) -
             for index in ((), (axis,)):
                 gap = ends[1].jet(index) - ends[0].jet(index)
                 worst.append(float(_rms(gap) / _rms(inside.jet(index)).clamp_min(TINY)))
-    if begin is not None:
-        x, t = drawn(SIDE_POINTS)
-        assert t is not None
-        first, start = jets(x, torch.full_like(t, begin)).jet(()), known["start"](*x)
-        worst.append(float(_rms(first - start) / _rms(start).clamp_min(TINY)))
+    if begin is not None:  # the start is known at the nodes
+        nodes, start = _nodes(grid), problem.start.detach().to("cpu", torch.float64).reshape(-1)
+        chosen = torch.randperm(len(nodes), generator=generator)[:SIDE_POINTS]
+        with torch.no_grad():
+            gap = function(_at_time(nodes[chosen], begin)) - start[chosen]
+        worst.append(float(_rms(gap) / _rms(start).clamp_min(TINY)))
     return strong, max(worst), _apart(grid, times, function, value)
 
 
@@ -131,10 +132,18 @@ def _sides(grid: Grid) -> Iterator[tuple[str, int, float]]:
                 yield f"{'xyz'[axis]}_{word}", axis, place
 
 
+def _nodes(grid: Grid) -> Tensor:
+    return torch.stack([p.reshape(-1) for p in grid.points(torch.float64)], 1)
+
+
+def _at_time(points: Tensor, t: float) -> Tensor:
+    return torch.cat((points, points.new_full((len(points), 1), t)), 1)
+
+
 def _apart(grid: Grid, times: tuple[float, ...], function: Callable[[Tensor], Tensor], value: Tensor) -> float:
     """How far the values at the nodes are from the function there, relative L2."""
-    nodes = torch.stack([p.reshape(-1) for p in grid.points(torch.float64)], 1)
-    places = [torch.cat((nodes, nodes.new_full((len(nodes), 1), t)), 1) for t in times] or [nodes]
+    nodes = _nodes(grid)
+    places = [_at_time(nodes, t) for t in times] or [nodes]
     with torch.no_grad():
         there = torch.cat([function(p) for p in places])
     given = value.detach().to(there).reshape(-1)

@@ -1,7 +1,7 @@
 """Reduced models of Burgers' equation beside the full solver: `python -m tests.benchmark.reduced --out tests/benchmark/reduced.md`.
 
 The catalogue's problem with 1024 points and its default start (seed 0); 100 viscosities in [0.01, 0.1], evenly drawn in the
-logarithm, none of them among the 24 of the snapshots, are asked as one batch at 21 times in [0, 1]. Errors are relative to the
+logarithm, none of them among the 24 of the snapshots (which crowd at the small ones, whose fronts are sharp), are asked as one batch at 21 times in [0, 1]. Errors are relative to the
 certified solution of the full model: over space and time per member, and the worst at any one time. The effectivity is the bound
 over the error, at every time and member after the start. Seconds are of the runs alone, without certificates, the smallest of the repetitions, one thread; the
 full solver is ETDRK4 with steps of its own choice for the same batch. What others used of the machine is told beside.
@@ -46,7 +46,7 @@ def seconds(function: Callable[[], Any], repetitions: int) -> float:
 def main(n: int, modes: list[int], repetitions: int, patience: float) -> dict[str, Any]:
     """All numbers."""
     torch.set_num_threads(1)
-    nu = torch.logspace(-2, -1, TAUGHT, dtype=torch.float64)
+    nu = 10 ** (torch.linspace(0, 1, TAUGHT, dtype=torch.float64) ** 2 - 2)
     generator = torch.Generator().manual_seed(11)
     unseen = 10 ** (torch.rand(ASKED, dtype=torch.float64, generator=generator) - 2)
     share = wait_for_idle(patience)
@@ -73,6 +73,7 @@ def main(n: int, modes: list[int], repetitions: int, patience: float) -> dict[st
                 {
                     "modes": count,
                     "error_median": float(whole.median()),
+                    "error_mean": float(whole.mean()),
                     "error_worst": float(whole.max()),
                     "error_worst_time": float(error.max()),
                     "effectivity_least": float(effectivity.min()),
@@ -105,12 +106,12 @@ def table(found: dict[str, Any]) -> str:
         f"{100 * found['busy_before']:.0f} % of the machine before and {100 * found['busy_after']:.0f} % after). Full solver: {found['full_seconds']:.1f} s. "
         f"Beforehand: {found['snapshots_seconds']:.0f} s for {TAUGHT} certified solutions, {found['reduction_seconds']:.1f} s for modes and points.",
         "",
-        "| modes | error, median | error, worst | worst at one time | effectivity of the bound, least / median / most | seconds | speed-up | seconds with bound | speed-up with bound |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| modes | error, median | mean | worst | worst at one time | effectivity of the bound, least / median / most | seconds | speed-up | seconds with bound | speed-up with bound |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found["rows"]:
         lines.append(
-            f"| {row['modes']} | {row['error_median']:.1e} | {row['error_worst']:.1e} | {row['error_worst_time']:.1e} | {row['effectivity_least']:.2f} / "
+            f"| {row['modes']} | {row['error_median']:.1e} | {row['error_mean']:.1e} | {row['error_worst']:.1e} | {row['error_worst_time']:.1e} | {row['effectivity_least']:.2f} / "
             f"{row['effectivity_median']:.2f} / {row['effectivity_most']:.1f} | {row['seconds']:.2f} | {found['full_seconds'] / row['seconds']:.1f} | "
             f"{row['seconds_bounded']:.2f} | {found['full_seconds'] / row['seconds_bounded']:.1f} |"
         )
