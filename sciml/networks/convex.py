@@ -41,6 +41,8 @@ class InputConvexNetwork(nn.Module):
     - ``width``: filters and hypotheses; ``group``: hypotheses that compete in one ``z_g``; it divides ``width``.
     - ``kernel``: odd size of a patch; ``stride``: distance of patches; ``scales``, ``layers`` (of each scale).
     - ``alpha``, ``beta``: strong convexity, as ``alpha/2 |x|^2``, and sharpness.
+    - ``mirrors``: take the mean of ``psi`` over the ``2^dim`` mirror images of ``x``, which is convex too, does not tell left from right, and
+      costs ``2^dim`` times as much.
     - ``seed``: of the first weights; torch's global generator is not touched. ``settings`` holds all arguments.
 
     Input (batch, channels, *space), output the same; ``potential(x)`` is ``psi`` per member. At the sides the image goes on with its outermost values. The map
@@ -60,6 +62,7 @@ class InputConvexNetwork(nn.Module):
         layers: int = 2,
         alpha: float = 1e-3,
         beta: float = 1.0,
+        mirrors: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -77,10 +80,11 @@ class InputConvexNetwork(nn.Module):
             raise InputError(f"InputConvexNetwork: alpha {alpha} and beta {beta} must be positive.")
         self.settings: dict[str, Any] = {
             "dim": dim, "channels": channels, "width": width, "group": group, "kernel": kernel, "stride": stride,
-            "scales": scales, "layers": layers, "alpha": alpha, "beta": beta, "seed": seed,
+            "scales": scales, "layers": layers, "alpha": alpha, "beta": beta, "mirrors": mirrors,
+            "seed": seed,
         }  # fmt: skip
         self.dim, self.channels, self.group, self.stride, self.layers = dim, channels, group, stride, layers
-        self.alpha, self.beta, self.share = alpha, beta, (kernel / stride) ** dim
+        self.alpha, self.beta, self.share, self.mirrors = alpha, beta, (kernel / stride) ** dim, mirrors
         generator = torch.Generator().manual_seed(seed)
         groups, count, small = width // group, scales * layers, (min(3, kernel),) * dim
 
@@ -108,6 +112,13 @@ class InputConvexNetwork(nn.Module):
                 f"InputConvexNetwork: input of shape {tuple(x.shape)}; it takes (batch, {self.channels}, *space) with "
                 f"{self.dim} space axes."
             )
+        if not self.mirrors:
+            return self._potential(x)
+        chosen = [[2 + a for a in range(self.dim) if number >> a & 1] for number in range(2**self.dim)]
+        images = torch.cat([x.flip(axes) if axes else x for axes in chosen])
+        return self._potential(images).unflatten(0, (len(chosen), -1)).mean(0)
+
+    def _potential(self, x: Tensor) -> Tensor:
         total = self.alpha / 2 * x.square().flatten(1).sum(1)
         below: Tensor | None = None
         for at, mix in enumerate(self.mixes):

@@ -42,7 +42,8 @@ class Discrepancy(Solver[Any]):
 
     The search is a bracketed secant iteration in the logarithms of weight and misfit, per member, each round started from
     the image of the round before; the first of at most ``rounds`` rounds are solved to a looser optimality. A round that
-    ``inner`` did not finish says nothing of the weight sought, and a larger weight, which is easier, is tried next. The answer is the
+    ``inner`` did not finish says nothing of the weight sought, and a larger weight, which is easier, is tried next. With a learned
+    proximal map, which need not settle, rounds take at most 80 steps until the weight is known. The answer is the
     best of the weights tried, solved at the problem's own ``optimality``; the problem judges it by that and by the ``misfit``
     band. ``first`` is the first weight; None takes the prior's ``natural_weight`` if it has one, else one that weighs the energies
     of a crude image, the larger, the more the data stand out of their noise.
@@ -219,17 +220,18 @@ class _Search:
         self.weight, self.goal, self.band, self.tried = first, math.log(target), math.log1p(band), 0
         w = first.to(torch.float64).log()
         self.least, self.most = w - 18.4, w + 18.4
-        self.low, self.high = torch.full_like(w, -math.inf), torch.full_like(w, math.inf)
         self.hard = torch.full_like(w, -math.inf)  # the largest weight that was too hard to solve
         self.miss, self.solved = torch.zeros_like(w), torch.zeros_like(w, dtype=torch.bool)
-        self.past, self.value = torch.full_like(w, math.nan), torch.zeros_like(w)
+        self.value = torch.zeros_like(w)
         self.stuck = torch.zeros_like(w, dtype=torch.bool)  # no weight reaches the target
         self.best = first
         self.forget()
 
     def forget(self) -> None:
-        """Weigh the weights tried from here on only by what comes."""
-        self.least_miss = torch.full_like(self.low, math.inf)
+        """Weigh the weights tried from here on only by what comes: looser solutions may have been on the wrong side."""
+        self.least_miss = torch.full_like(self.least, math.inf)
+        self.low, self.high = torch.full_like(self.least, -math.inf), torch.full_like(self.least, math.inf)
+        self.past = torch.full_like(self.least, math.nan)
 
     def look(self, chi: Tensor, solved: Tensor) -> bool:
         """Take in a misfit at the weights; whether every member is in the band, or beyond the reach of any weight."""

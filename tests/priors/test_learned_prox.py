@@ -249,6 +249,30 @@ LAWS: dict[str, Any] = {"laplace": oracles.Laplace(), "mixture": oracles.Mixture
 LARGEST = {"laplace": 0.025, "mixture": 0.035}  # reached on other points: 0.018 at the kink and 0.023
 
 
+def test_the_mean_over_mirror_images_is_a_proximal_map_without_handedness() -> None:
+    network = InputConvexNetwork(2, width=8, group=4, kernel=3, scales=2, layers=1, seed=4).double()
+    plain = LearnedProx(network.requires_grad_(False), scale=0.5, noise=0.5)
+    even = plain.mirrored()
+    v = noise(2, (1, 9, 8), seed=3)
+    mean = sum(plain.prox(v.flip(axes)).flip(axes) for axes in ([], [2], [3], [2, 3])) / 4
+    assert torch.allclose(even.prox(v), mean, atol=1e-12) and not torch.allclose(even.prox(v), plain.prox(v), atol=1e-3)
+    for axis in (2, 3):
+        assert torch.allclose(even.prox(v.flip(axis)), even.prox(v).flip(axis), atol=1e-12)
+    checked = checks.prox(even, Pixels((9, 8), extent=(1.0, 0.9)).space(), tolerance=1e-5, rounds=2, convex=False)
+    assert checked, checked
+    assert torch.equal(plain.prox(v), LearnedProx(network, scale=0.5, noise=0.5).prox(v))  # the plain one is left alone
+    with pytest.raises(InputError, match="mean of an InputConvexNetwork"):
+        LearnedProx(even_softer()).mirrored()
+
+
+def even_softer() -> Any:
+    """Another module with a potential."""
+    module = torch.nn.Identity()
+    module.potential = lambda u: u.square().flatten(1).sum(1) / 2  # type: ignore[assignment]
+    module.prox = lambda u: u  # type: ignore[assignment]
+    return module
+
+
 @pytest.mark.parametrize("name", sorted(LAWS))
 def test_proximal_map_of_a_known_density(name: str) -> None:
     law, prior = LAWS[name], LearnedProx.load(HERE / name)
