@@ -213,12 +213,28 @@ def times(fit: Any, data: Any, task: Task) -> tuple[float, float]:
 
 def wanted(only: Iterable[str]) -> Iterable[tuple[str, str, bool, int]]:
     """All runs, seed 0 of everything first, so that an early table has every network."""
-    chosen = set(only)
+    chosen = tuple(only)
     for own, seed in [(False, SEEDS[0]), (True, SEEDS[0])] + [(False, seed) for seed in SEEDS[1:]]:
         for name, networks in NETWORKS.items():
             for network in networks:
-                if not chosen or {name, network} & chosen:
+                if not chosen or {name, network} & set(chosen) or key(name, network, own, seed).startswith(chosen):
                     yield name, network, own, seed
+
+
+def key(name: str, network: str, own: bool, seed: int) -> str:
+    """What the files of a run are called."""
+    return f"{name}-{network.replace(' ', '-')}-{'own' if own else 'shared'}-{seed}"
+
+
+def processor() -> str:
+    """The processor in the words of the system."""
+    cores = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":")[1].strip() for line in cores.read_text().splitlines() if line.startswith("model name")]
+        if cores.exists()
+        else []
+    )
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor() or platform.machine()
 
 
 def table(rows: list[dict[str, Any]], command: str) -> str:
@@ -242,7 +258,11 @@ def table(rows: list[dict[str, Any]], command: str) -> str:
                     return statistics.mean(row[key] for row in of)
 
                 errors = [row["relative L2"] for row in found]
-                spread = f" ({min(errors):.4f} - {max(errors):.4f}, seeds: {len(errors)})" if recipe == "shared" else ""
+                spread = (
+                    f" ({min(errors):.4f} - {max(errors):.4f}, seeds {' '.join(str(row['seed']) for row in found)})"
+                    if recipe == "shared"
+                    else ""
+                )
                 what = recipe if recipe == "shared" else f"own: {said(NETWORKS[name][network].own)}"
                 lines.append(
                     f"| {network} | {what} | {found[0]['real parameters']:,} | {statistics.mean(errors):.4f}{spread} "
@@ -252,7 +272,7 @@ def table(rows: list[dict[str, Any]], command: str) -> str:
         lines.append("")
     last = max((row["date"] for row in rows), default="")
     lines += [
-        f"{last}, {platform.processor() or platform.machine()}, {rows[0]['threads'] if rows else 0} threads, torch {torch.__version__}: `{command}`"
+        f"{last}, {processor()}, {rows[0]['threads'] if rows else 0} threads, torch {torch.__version__}: `{command}`"
     ]
     return "\n".join(lines) + "\n"
 
@@ -271,25 +291,30 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/networks"))
     parser.add_argument("--hours", type=float, default=6.0)
-    parser.add_argument("--only", nargs="*", default=(), help="names of networks and tasks")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=(),
+        help="names of networks and tasks, or how the names of runs begin: burgers-mgno-shared-0",
+    )
     parser.add_argument("--smoke", action="store_true")
     chosen = parser.parse_args()
     members = (40, 20, 20) if chosen.smoke else MEMBERS
     began = time.perf_counter()
     data: dict[str, dict[str, Any]] = {}
     for name, network, own, seed in wanted(chosen.only):
-        key = f"{name}-{network.replace(' ', '-')}-{'own' if own else 'shared'}-{seed}"
-        path = chosen.work / "rows" / f"{key}.json"
+        run_key = key(name, network, own, seed)
+        path = chosen.work / "rows" / f"{run_key}.json"
         if path.exists() or (chosen.smoke and (own or seed)):
             continue
         if time.perf_counter() - began > 3600 * chosen.hours:
             break
         if name not in data:
             data[name] = files(TASKS[name], chosen.work, members)
-        row = run(name, network, own, seed, data[name], chosen.work / "runs" / key, chosen.smoke)
+        row = run(name, network, own, seed, data[name], chosen.work / "runs" / run_key, chosen.smoke)
         save_json(path, row)
         print(
-            f"{key}: L2 {row['relative L2']:.4f}, H1 {row['relative H1']:.4f}, {row['seconds of training']:.0f} s",
+            f"{run_key}: L2 {row['relative L2']:.4f}, H1 {row['relative H1']:.4f}, {row['seconds of training']:.0f} s",
             flush=True,
         )
     rows = [load_json(path) for path in sorted((chosen.work / "rows").glob("*.json"))]
