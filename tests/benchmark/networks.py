@@ -6,8 +6,8 @@ once, at the end; the same 200, solved on half and on double the resolution, say
 
 Every network has two recipes: the shared one of the task, with seeds 0, 1 and 2 (of weights, order of members), and its own, with seed 0. Error: mean over members of
 the relative L2 error (and H1, with gradients) on de-normalised fields; a complex weight counts as two. Times: median of several steps (batch 20,
-optimiser included) and of several evaluations, after the training, on as many threads as torch has; training: the median epoch times their number,
-which an interruption does not lengthen. All runs were made while other work had the other core, so times of one network differ by half.
+optimiser included) and of several evaluations, after the training, on as many threads as torch has; training: the fastest epoch times their number,
+because other work shared the machine and doubled the time of some epochs.
 
 Each finished run is one file in FOLDER/rows, and an unfinished one goes on from its last epoch: call again after an interruption, or with the same FOLDER to
 add what is missing. After ``--hours`` no new run is started. Writes Markdown and, beside it, JSON, from all rows there are. ``--smoke`` takes few
@@ -189,7 +189,7 @@ def run(
         "worst relative L2": float(scores["test"].each_l2.max()), "validation": fit.best_error,
         "half": scores["half"].relative_l2, "double": scores["double"].relative_l2,
         "milliseconds of a step": step, "milliseconds of an evaluation": infer,
-        "seconds of training": len(fit.history) * statistics.median(row["seconds"] for row in fit.history), "epochs": len(fit.history),
+        "seconds of training": len(fit.history) * min(row["seconds"] for row in fit.history), "epochs": len(fit.history),
         "steps": fit.history[-1]["steps"], "kept epoch": fit.best_epoch, "threads": torch.get_num_threads(),
         "torch": torch.__version__, "date": datetime.date.today().isoformat(), "config": fit.config,
     }  # fmt: skip
