@@ -275,10 +275,14 @@ def table(rows: list[dict[str, Any]], command: str) -> str:
                     f"| {mean('milliseconds of an evaluation'):.2f} | {mean('seconds of training'):.0f} |"
                 )
         lines.append("")
+    count = max((row["threads"] for row in rows), default=0)
+    threads = "1 thread" if count == 1 else f"{count} threads"
+    there = {key(row["task"], row["network"], row["recipe"] == "own", row["seed"]) for row in rows}
+    missing = [name for name in (key(*which) for which in wanted(())) if name not in there]
+    if missing:
+        lines += ["Not run yet: " + ", ".join(missing) + ".", ""]
     last = max((row["date"] for row in rows), default="")
-    lines += [
-        f"{last}, {processor()}, {rows[0]['threads'] if rows else 0} threads, torch {torch.__version__}: `{command}`"
-    ]
+    lines += [f"{last}, {processor()}, {threads}, torch {torch.__version__}: `{command}`"]
     return "\n".join(lines) + "\n"
 
 
@@ -323,7 +327,7 @@ def main() -> None:
             flush=True,
         )
     rows = [load_json(path) for path in sorted((chosen.work / "rows").glob("*.json"))]
-    chosen.out.write_text(table(rows, "python -m tests.benchmark.networks"))
+    chosen.out.write_text(table(rows, f"python -m tests.benchmark.networks --out {chosen.out.name} --work FOLDER"))
     chosen.out.with_suffix(".json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
