@@ -113,6 +113,7 @@ class _Transformer(nn.Module):
         out_channels: int = 1,
         grid: str | Sequence[str] = "unknown",
         padding: float = 0.0,
+        coordinates: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -137,10 +138,12 @@ class _Transformer(nn.Module):
         self.settings: dict[str, Any] = {
             "dim": dim, "width": width, "layers": layers, "heads": heads, "hidden": hidden, "coarsen": coarsen,
             "modes": list(per_axis), "smooth": smooth, "smooth_width": inner, "in_channels": in_channels,
-            "out_channels": out_channels, "grid": list(axes), "padding": padding, "seed": seed,
+            "out_channels": out_channels, "grid": list(axes), "padding": padding,
+            "coordinates": coordinates, "seed": seed,
         }  # fmt: skip
         self.dim, self.in_channels, self.coarsen, self.padding, self.grid = dim, in_channels, coarsen, padding, axes
-        positions = width_of_features(axes, 1)
+        self.coordinates = coordinates
+        positions = width_of_features(axes, 1) if coordinates else 0
         generator = torch.Generator().manual_seed(seed)
         self.lift = Pointwise(in_channels + positions, 2 * width, generator=generator)
         self.lift_out = Pointwise(2 * width, width, generator=generator)
@@ -163,7 +166,7 @@ class _Transformer(nn.Module):
                 f"{self.dim} space axes."
             )
         shape, batch = tuple(x.shape[2:]), len(x)
-        position = position_features(self.grid, shape, x)
+        position = position_features(self.grid, shape, x)[..., : None if self.coordinates else 0]
         v = torch.cat((x.movedim(1, -1), position.expand(batch, *position.shape)), -1)
         v = self.lift_out(functional.silu(self.lift(v)))  # (batch, *space, width)
         v = self.narrow(self.encoded(v, position, shape))
@@ -184,7 +187,9 @@ class _Transformer(nn.Module):
         w = v
         if coarse != shape:
             w = _pooled(v, coarse, self.dim)
-            position = _pooled(position[None], coarse, self.dim)[0]
+            position = (
+                _pooled(position[None], coarse, self.dim)[0] if self.coordinates else position.new_empty(*coarse, 0)
+            )
         tokens = first = w.flatten(1, -2)
         position = position.flatten(0, -2)
         for encoder in self.encoders:
@@ -212,6 +217,8 @@ class GalerkinTransformer(_Transformer):
     - ``coarsen``: the encoders work on means over blocks of so many points per axis, and what they change is interpolated back.
     - ``modes``, ``padding``, ``smooth``, ``smooth_width``: of the spectral convolutions, as in `FNO`; how many, and how many features they act on (None: all). ``grid``: kind of every axis as in the signature of a fit
       (periodic, closed, interior); "unknown" places points in the middle of equal cells.
+    - ``coordinates``: append the position to the input and in every head, as the source does. Without it (and without coarsening and padding) the network commutes
+      with translations of a periodic grid, which is then the better choice, as for `FNO`; what depends on distance comes from the spectral convolutions.
     - ``seed``: of the first weights; torch's global generator is not touched. ``settings`` holds all arguments.
 
     Raises InputError for impossible settings, or an input with other channels or dimension. *Fails when* the kernel sought has more than width / heads

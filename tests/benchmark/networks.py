@@ -6,7 +6,8 @@ once, at the end; the same 200, solved on half and on double the resolution, say
 
 Every network has two recipes: the shared one of the task, with seeds 0, 1 and 2 (of weights, order of members), and its own, with seed 0. Error: mean over members of
 the relative L2 error (and H1, with gradients) on de-normalised fields; a complex weight counts as two. Times: median of several steps (batch 20,
-optimiser included) and of several evaluations, after the training, on as many threads as torch has.
+optimiser included) and of several evaluations, after the training, on as many threads as torch has; training: the fastest epoch times their number,
+because other work shared the machine and doubled the time of some epochs.
 
 Each finished run is one file in FOLDER/rows, and an unfinished one goes on from its last epoch: call again after an interruption, or with the same FOLDER to
 add what is missing. After ``--hours`` no new run is started. Writes Markdown and, beside it, JSON, from all rows there are. ``--smoke`` takes few
@@ -83,31 +84,34 @@ NETWORKS: dict[str, dict[str, Entry]] = {
     "burgers": {
         "fno": Entry(lambda s: FNO(1, modes=16, width=64, coordinates=False, seed=s), {"learning_rate": 3e-3}),
         "galerkin": Entry(
-            lambda s: GalerkinTransformer(1, width=64, heads=4, modes=16, grid="periodic", seed=s),
-            {"learning_rate": 1e-3, "epochs": 100, "augment": (Translation(),)},
+            lambda s: GalerkinTransformer(
+                1, width=64, layers=2, heads=4, smooth=3, modes=16, grid="periodic", coordinates=False, seed=s
+            ),
+            {"learning_rate": 3e-3},
         ),
         "fourier": Entry(
             lambda s: FourierTransformer(1, width=64, heads=4, modes=16, grid="periodic", seed=s),
             {"learning_rate": 1e-3, "augment": (Translation(),)},
         ),
         "mgno": Entry(
-            lambda s: MgNO(1, width=32, schedule=MANY, padding="circular", seed=s), {"loss": H1(0.2), "epochs": 100}
+            lambda s: MgNO(1, width=32, schedule=MANY, padding="circular", seed=s),
+            {"learning_rate": 1e-3, "augment": (Translation(),)},
         ),
         "unet": Entry(lambda s: UNet(1, widths=(64, 96, 128, 128), fold=1, seed=s), {"augment": (Translation(),)}),
         "deeponet": Entry(
             lambda s: DeepONet(1, width=128, layers=5, sensors=256, grid="periodic", seed=s),
-            {"learning_rate": 1e-3, "epochs": 1000, "augment": (Translation(),)},
+            {"learning_rate": 1e-3, "epochs": 300, "augment": (Translation(),)},
         ),
         "multionet": Entry(
             lambda s: MultiONet(1, width=128, layers=5, sensors=256, grid="periodic", seed=s),
-            {"learning_rate": 1e-3, "epochs": 1000, "augment": (Translation(),)},
+            {"learning_rate": 1e-3, "epochs": 300, "augment": (Translation(),)},
         ),
     },
     "darcy": {
         "fno": Entry(lambda s: FNO(2, modes=12, width=32, padding=5 / 43, seed=s), {"augment": MIRRORS, "loss": H1(0.2)}),
         "galerkin": Entry(
             lambda s: GalerkinTransformer(
-                2, width=64, heads=4, modes=12, smooth_width=32, coarsen=2, grid="interior", padding=5 / 43, seed=s
+                2, width=64, layers=3, heads=4, modes=12, smooth_width=32, coarsen=3, grid="interior", padding=5 / 43, seed=s
             ),
             {"augment": MIRRORS, "loss": H1(0.2)},
         ),
@@ -117,9 +121,10 @@ NETWORKS: dict[str, dict[str, Entry]] = {
             ),
             {"augment": MIRRORS, "loss": H1(0.2)},
         ),
-        "mgno": Entry(lambda s: MgNO(2, width=24, seed=s), {"augment": MIRRORS, "loss": H1(0.2)}),
-        "mgno in bfloat16": Entry(lambda s: Rounded(MgNO(2, width=24, seed=s)), {"augment": MIRRORS, "loss": H1(0.2), "epochs": 60}),
-        "unet": Entry(lambda s: UNet(2, widths=(32, 64, 64), fold=1, seed=s), {"augment": MIRRORS}),
+        "mgno in bfloat16": Entry(
+            lambda s: Rounded(MgNO(2, width=24, seed=s)), {"augment": MIRRORS, "loss": H1(0.5), "learning_rate": 1e-3}
+        ),
+        "unet in bfloat16": Entry(lambda s: Rounded(UNet(2, widths=(32, 64, 64), fold=1, seed=s)), {"augment": MIRRORS}),
         "deeponet": Entry(
             lambda s: DeepONet(2, width=128, layers=5, sensors=43, grid="interior", seed=s),
             {"learning_rate": 1e-3, "epochs": 300, "augment": MIRRORS},
@@ -184,7 +189,7 @@ def run(
         "worst relative L2": float(scores["test"].each_l2.max()), "validation": fit.best_error,
         "half": scores["half"].relative_l2, "double": scores["double"].relative_l2,
         "milliseconds of a step": step, "milliseconds of an evaluation": infer,
-        "seconds of training": sum(row["seconds"] for row in fit.history), "epochs": len(fit.history),
+        "seconds of training": len(fit.history) * min(row["seconds"] for row in fit.history), "epochs": len(fit.history),
         "steps": fit.history[-1]["steps"], "kept epoch": fit.best_epoch, "threads": torch.get_num_threads(),
         "torch": torch.__version__, "date": datetime.date.today().isoformat(), "config": fit.config,
     }  # fmt: skip
@@ -213,12 +218,28 @@ def times(fit: Any, data: Any, task: Task) -> tuple[float, float]:
 
 def wanted(only: Iterable[str]) -> Iterable[tuple[str, str, bool, int]]:
     """All runs, seed 0 of everything first, so that an early table has every network."""
-    chosen = set(only)
+    chosen = tuple(only)
     for own, seed in [(False, SEEDS[0]), (True, SEEDS[0])] + [(False, seed) for seed in SEEDS[1:]]:
         for name, networks in NETWORKS.items():
             for network in networks:
-                if not chosen or {name, network} & chosen:
+                if not chosen or {name, network} & set(chosen) or key(name, network, own, seed).startswith(chosen):
                     yield name, network, own, seed
+
+
+def key(name: str, network: str, own: bool, seed: int) -> str:
+    """What the files of a run are called."""
+    return f"{name}-{network.replace(' ', '-')}-{'own' if own else 'shared'}-{seed}"
+
+
+def processor() -> str:
+    """The processor in the words of the system."""
+    cores = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":")[1].strip() for line in cores.read_text().splitlines() if line.startswith("model name")]
+        if cores.exists()
+        else []
+    )
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor() or platform.machine()
 
 
 def table(rows: list[dict[str, Any]], command: str) -> str:
@@ -242,7 +263,11 @@ def table(rows: list[dict[str, Any]], command: str) -> str:
                     return statistics.mean(row[key] for row in of)
 
                 errors = [row["relative L2"] for row in found]
-                spread = f" ({min(errors):.4f} - {max(errors):.4f}, seeds: {len(errors)})" if recipe == "shared" else ""
+                spread = (
+                    f" ({min(errors):.4f} - {max(errors):.4f}, seeds {' '.join(str(row['seed']) for row in found)})"
+                    if recipe == "shared"
+                    else ""
+                )
                 what = recipe if recipe == "shared" else f"own: {said(NETWORKS[name][network].own)}"
                 lines.append(
                     f"| {network} | {what} | {found[0]['real parameters']:,} | {statistics.mean(errors):.4f}{spread} "
@@ -250,10 +275,14 @@ def table(rows: list[dict[str, Any]], command: str) -> str:
                     f"| {mean('milliseconds of an evaluation'):.2f} | {mean('seconds of training'):.0f} |"
                 )
         lines.append("")
+    count = max((row["threads"] for row in rows), default=0)
+    threads = "1 thread" if count == 1 else f"{count} threads"
+    there = {key(row["task"], row["network"], row["recipe"] == "own", row["seed"]) for row in rows}
+    missing = [name for name in (key(*which) for which in wanted(())) if name not in there]
+    if missing:
+        lines += ["Not run yet: " + ", ".join(missing) + ".", ""]
     last = max((row["date"] for row in rows), default="")
-    lines += [
-        f"{last}, {platform.processor() or platform.machine()}, {rows[0]['threads'] if rows else 0} threads, torch {torch.__version__}: `{command}`"
-    ]
+    lines += [f"{last}, {processor()}, {threads}, torch {torch.__version__}: `{command}`"]
     return "\n".join(lines) + "\n"
 
 
@@ -271,29 +300,34 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/networks"))
     parser.add_argument("--hours", type=float, default=6.0)
-    parser.add_argument("--only", nargs="*", default=(), help="names of networks and tasks")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=(),
+        help="names of networks and tasks, or how the names of runs begin: burgers-mgno-shared-0",
+    )
     parser.add_argument("--smoke", action="store_true")
     chosen = parser.parse_args()
     members = (40, 20, 20) if chosen.smoke else MEMBERS
     began = time.perf_counter()
     data: dict[str, dict[str, Any]] = {}
     for name, network, own, seed in wanted(chosen.only):
-        key = f"{name}-{network.replace(' ', '-')}-{'own' if own else 'shared'}-{seed}"
-        path = chosen.work / "rows" / f"{key}.json"
+        run_key = key(name, network, own, seed)
+        path = chosen.work / "rows" / f"{run_key}.json"
         if path.exists() or (chosen.smoke and (own or seed)):
             continue
         if time.perf_counter() - began > 3600 * chosen.hours:
             break
         if name not in data:
             data[name] = files(TASKS[name], chosen.work, members)
-        row = run(name, network, own, seed, data[name], chosen.work / "runs" / key, chosen.smoke)
+        row = run(name, network, own, seed, data[name], chosen.work / "runs" / run_key, chosen.smoke)
         save_json(path, row)
         print(
-            f"{key}: L2 {row['relative L2']:.4f}, H1 {row['relative H1']:.4f}, {row['seconds of training']:.0f} s",
+            f"{run_key}: L2 {row['relative L2']:.4f}, H1 {row['relative H1']:.4f}, {row['seconds of training']:.0f} s",
             flush=True,
         )
     rows = [load_json(path) for path in sorted((chosen.work / "rows").glob("*.json"))]
-    chosen.out.write_text(table(rows, "python -m tests.benchmark.networks"))
+    chosen.out.write_text(table(rows, f"python -m tests.benchmark.networks --out {chosen.out.name} --work FOLDER"))
     chosen.out.with_suffix(".json").write_text(json.dumps(rows, indent=2) + "\n")
 
 

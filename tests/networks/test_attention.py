@@ -136,6 +136,20 @@ def test_is_the_same_function_on_a_finer_grid(kind: type[GalerkinTransformer], d
     assert apart(kind(dim, grid="unknown", **settings).double()) > 1e-4  # positions half a cell off are seen
 
 
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_without_coordinates_it_commutes_with_translations(kind: type[GalerkinTransformer]) -> None:
+    x = torch.randn(2, 1, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    free, bound = (
+        kind(1, width=6, layers=2, heads=2, modes=3, grid="periodic", coordinates=told).double()
+        for told in (False, True)
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(free(x.roll(5, -1)), free(x).roll(5, -1), rtol=0, atol=1e-14)  # rounding
+        assert (bound(x.roll(5, -1)) - bound(x).roll(5, -1)).abs().max() > 1e-4
+        coarse = kind(2, width=6, layers=1, heads=2, coarsen=2, modes=2, coordinates=False)
+        assert coarse(torch.zeros(1, 1, 5, 6)).shape == (1, 1, 5, 6)
+
+
 def test_rough_answers_need_no_spectral_layers() -> None:
     network = GalerkinTransformer(2, width=8, layers=1, heads=2, smooth=0, coarsen=3)
     assert network(torch.randn(2, 1, 7, 10)).shape == (2, 1, 7, 10)

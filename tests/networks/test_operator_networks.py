@@ -124,6 +124,9 @@ def test_rounding_is_for_training_alone(tmp_path: Path) -> None:
     assert rough.dtype == torch.float32
     change = float((rough - exact).detach().norm() / exact.detach().norm())
     assert 1e-4 < change < 3e-2  # 8 bits of mantissa are 0.4 %; a few layers
+    assert not torch.equal(rough, rough.bfloat16().float())  # the last map is not rounded, or neighbours would be equal
+    other = Rounded(stirred(MADE["unet"](2, "interior"))).train()(x)
+    assert torch.equal(other, other.bfloat16().float())
     data = sciml.dataset("darcy").isel(sample=slice(0, 24))
     fitted = fit(
         network, data, inputs="coefficient", targets="u", epochs=2, batch_size=6, learning_rate=1e-2, out=tmp_path
