@@ -10,7 +10,7 @@ optimiser included) and of several evaluations, after the training, on as many t
 because other work shared the machine and doubled the time of some epochs.
 
 Each finished run is one file in FOLDER/rows, and an unfinished one goes on from its last epoch: call again after an interruption, or with the same FOLDER to
-add what is missing. After ``--hours`` no new run is started. Writes Markdown and, beside it, JSON, from all rows there are. ``--smoke`` takes few
+add what is missing. After ``--hours`` no new run is started. Writes Markdown and, beside it, a picture and JSON, from all rows there are. ``--smoke`` takes few
 members and one epoch, to see that everything runs.
 """
 
@@ -286,6 +286,32 @@ def table(rows: list[dict[str, Any]], command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def picture(rows: list[dict[str, Any]], path: Path) -> None:
+    """Error against seconds of training: a ring for the shared recipe (mean of its seeds), a dot for the network's own."""
+    from sciml.show.canvas import Panel, panels, save, tidy
+
+    def drawn(name: str) -> Panel:
+        def draw(axes: Any) -> None:
+            for number, network in enumerate(NETWORKS[name]):
+                for recipe in ("shared", "own"):
+                    found = [r for r in rows if (r["task"], r["network"], r["recipe"]) == (name, network, recipe)]
+                    if not found:
+                        continue
+                    spent, error = (
+                        statistics.mean(r[what] for r in found) for what in ("seconds of training", "relative L2")
+                    )
+                    face = "none" if recipe == "shared" else f"C{number}"
+                    axes.loglog(spent, error, "o", color=f"C{number}", markerfacecolor=face)
+                    axes.annotate(network, (spent, error), textcoords="offset points", xytext=(5, 3), fontsize=7)
+            axes.margins(0.25)
+            tidy(axes, "seconds of training", "relative L2 error", TASKS[name].title)
+
+        return Panel(draw)
+
+    words = "rings: the shared recipe; dots: each network's own"
+    save(panels([drawn(name) for name in TASKS], subtitle=words, size=(4.6, 3.4)), path)
+
+
 def said(recipe: dict[str, Any]) -> str:
     """A recipe in words."""
 
@@ -328,6 +354,7 @@ def main() -> None:
         )
     rows = [load_json(path) for path in sorted((chosen.work / "rows").glob("*.json"))]
     chosen.out.write_text(table(rows, f"python -m tests.benchmark.networks --out {chosen.out.name} --work FOLDER"))
+    picture(rows, chosen.out.with_suffix(".png"))
     chosen.out.with_suffix(".json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
