@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True)
 class Damping:
-    """What Gauss-Newton remembers: Levenberg's damping and how fast it grows, and what it cost."""
+    """What Gauss-Newton remembers: Levenberg's damping (how fast it grows, for rules that ask), and what it cost."""
 
     value: float
     growth: float = 2.0
@@ -35,32 +35,42 @@ class Damping:
     stuck: int = 0
 
 
+class Trial(NamedTuple):
+    """Weights that a damping leads to, half their sum of squares, and that damping."""
+
+    value: float
+    theta: Tensor
+    loss: float
+
+
 @dataclass(frozen=True)
 class WoodburyGaussNewton:
-    r"""Gauss-Newton with Levenberg's damping and a line search, the linear system in the smaller space.
+    r"""Gauss-Newton with Levenberg's damping, searched anew at every step; the linear system in the smaller space.
 
     With residual ``r`` ``(m)`` and Jacobian ``J`` ``(m, p)`` a step is
 
-    .. math:: \delta = -(J^T J + \lambda)^{-1} J^T r = -J^T (J J^T + \lambda)^{-1} r,
+    .. math:: \delta(\lambda) = -(J^T J + \lambda)^{-1} J^T r = -J^T (J J^T + \lambda)^{-1} r,
 
     the left form where ``p <= m``, the right one (Woodbury's identity, the kernel of the network) where the weights outnumber
-    the points. The step is halved up to ``halvings`` times until the loss falls; if it does not, ``lambda`` grows and the same
-    Jacobian serves again. ``lambda`` follows the ratio of actual to predicted decrease (Nielsen's rule). Should rounding take
+    the points. The search is along the curve ``lambda -> delta(lambda)`` rather than along a line: from the last ``lambda``, and
+    for one Jacobian, steps by ``factor`` down while the loss falls (and up where the first fails, or a smaller ``lambda`` is
+    worse). A factorisation and a residual cost a fraction of the Jacobian and its product, and the rules that infer ``lambda`` from the ratio
+    of actual to predicted decrease cross the long curved valleys of these losses much more slowly. Should rounding take
     the definiteness of the matrix, the diagonal is raised until it has one, and the largest such jitter is reported.
 
-    References: Mueller and Zeinhofer, ICML 2023 (arXiv 2302.13163); Guzman-Cordero and others, arXiv 2505.12149; Nocedal and
-    Wright, Numerical Optimization, 2006, chapter 10.
+    References: Mueller and Zeinhofer, ICML 2023 (arXiv 2302.13163); Guzman-Cordero and others, arXiv 2505.12149; Marquardt, J. SIAM 11,
+    1963, doi 10.1137/0111030; Nocedal and Wright, Numerical Optimization, 2006, chapter 10.
     """
 
     damping: float = 1e-3
-    halvings: int = 2
+    factor: float = 5.0
     tries: int = 12
     least: float = 1e-16
 
     def __post_init__(self) -> None:
-        if not self.damping > 0 or self.halvings < 0 or self.tries < 1:
+        if not self.damping > 0 or not self.factor > 1 or self.tries < 1:
             raise InputError(
-                f"WoodburyGaussNewton: damping {self.damping}, halvings {self.halvings}, tries {self.tries}; give a positive damping and at least one try"
+                f"WoodburyGaussNewton: damping {self.damping}, factor {self.factor}, tries {self.tries}; give a positive damping, a factor above 1 and at least one try"
             )
 
     def begin(self, theta: Tensor) -> Damping:
@@ -68,30 +78,37 @@ class WoodburyGaussNewton:
         return Damping(self.damping)
 
     def step(self, objective: LeastSquares, theta: Tensor, memory: Damping) -> tuple[Tensor, Damping]:
-        """One step: one Jacobian, as many residuals as it takes."""
+        """One step: one Jacobian, as many factorisations and residuals as the search takes (at most ``tries``)."""
         r, j = objective.jacobian(theta)
         loss, gradient = 0.5 * float(r @ r), j.T @ r
         tall = j.shape[0] >= j.shape[1]
         matrix = j.T @ j if tall else j @ j.T
-        for _ in range(self.tries):
-            factor, jitter = definite(matrix, memory.value)
-            right = gradient if tall else r
-            solved = torch.cholesky_solve(right.unsqueeze(1), factor).squeeze(1)
-            delta = -(solved if tall else j.T @ solved)
-            promised = 0.5 * float(memory.value * (delta @ delta) - gradient @ delta)
-            memory = replace(memory, jitter=max(memory.jitter, jitter))
-            length = 1.0
-            for _ in range(self.halvings + 1):
-                trial = theta + length * delta
-                now = 0.5 * float(objective.rows(trial).square().sum())
-                memory = replace(memory, evaluations=memory.evaluations + 1)
-                if now < loss:
-                    ratio = (loss - now) / max(promised, 1e-300) if length == 1.0 else 0.25
-                    value = max(memory.value * max(1 / 3, 1 - (2 * ratio - 1) ** 3), self.least)
-                    return trial, replace(memory, value=value, growth=2.0, stuck=0)
-                length /= 2
-            memory = replace(memory, value=memory.value * memory.growth, growth=memory.growth * 2)
-        return theta, replace(memory, growth=2.0, stuck=memory.stuck + 1)
+        count, raised = 0, memory.jitter
+
+        def tried(value: float) -> Trial:
+            nonlocal count, raised
+            factor, jitter = definite(matrix, value)
+            count, raised = count + 1, max(raised, jitter)
+            solved = torch.cholesky_solve((gradient if tall else r).unsqueeze(1), factor).squeeze(1)
+            there = theta - (solved if tall else j.T @ solved)
+            return Trial(value, there, 0.5 * float(objective.rows(there).square().sum()))
+
+        best = tried(memory.value)
+        while not best.loss < loss and count < self.tries:
+            best = tried(best.value * self.factor)
+        if not best.loss < loss:
+            kept = replace(memory, value=best.value, jitter=raised, evaluations=memory.evaluations + count)
+            return theta, replace(kept, stuck=memory.stuck + 1)
+        for way in (self.factor,) if count > 1 else (1 / self.factor, self.factor):
+            before = best
+            while count < self.tries and self.least <= best.value * way:
+                other = tried(best.value * way)
+                if not other.loss < best.loss:
+                    break
+                best = other
+            if best is not before:
+                break
+        return best.theta, Damping(best.value, evaluations=memory.evaluations + count, jitter=raised)
 
 
 def definite(matrix: Tensor, damping: float) -> tuple[Tensor, float]:
