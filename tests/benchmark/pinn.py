@@ -12,7 +12,8 @@ work on the machine does not count. The control is the recommended solver on the
 - burgers: viscosity 0.01/pi on [0, 2), periodic, u = sin(pi x) at the start (held), until t = 1; twice: with the solution's oddness about
   x = 1 declared, which is extra knowledge, and without.
 - allen-cahn: u_t = 1e-4 u_xx - 5 u^3 + 5 u on [-1, 1], periodic, u = x^2 cos(pi x) at the start, until t = 1, stated by the catalogue with time in units of
-  the reaction (five in all); evenness declared.
+  the reaction (five in all); evenness declared, ten windows of time (small early errors grow like exp(t)), the start an input of the network; 1024 points,
+  since the start has a kink at the ends that the steps of 512 do not resolve to 1e-5.
 - viscosity: burgers with viscosity 0.01/pi sought from 200 sensors at random places, each read at 10 times, noise of 1 % of the largest value; first
   guess 0.05. (Twenty sensors leave 1 % to 14 % to chance, since nearly all that the data know of the viscosity is seen within 0.02 of the shock.)
 """
@@ -77,7 +78,7 @@ def burgers(n: int = 512, viscosity: float = VISCOSITY, times: tuple[float, ...]
     return sciml.problem("burgers", n=n, viscosity=viscosity, length=2.0, times=times, start=start)
 
 
-def allen_cahn(n: int = 512) -> Any:
+def allen_cahn(n: int = 1024) -> Any:
     x = torch.arange(n, dtype=torch.float64) * 2 / n - 1
     start = (x.square() * torch.cos(math.pi * x)).reshape(1, 1, n)
     times = tuple(5 * t for t in SENSOR_TIMES)
@@ -157,7 +158,7 @@ def recommended(problem: Any) -> Any:
 
 def cases() -> list[Case]:
     """What is measured."""
-    odd, even = Exact(symmetries=(Odd(0, 1.0),)), Exact(symmetries=(Even(0, 1.0),))
+    odd, even = Exact(symmetries=(Odd(0, 1.0),)), Exact(symmetries=(Even(0, 1.0),), fed=True)
     from_burgers, from_allen_cahn = finer("burgers", burgers, 4096), finer("allen-cahn", allen_cahn, 4096)
     return [
         Case(
@@ -167,7 +168,7 @@ def cases() -> list[Case]:
         ),
         Case(
             "burgers-odd", 1e-5, lambda seed: burgers(),
-            lambda seed, steps: PINN(form=odd, sampling=Staged(FEW, ResidualAdaptive(2000)), max_steps=steps or 750, seed=seed),
+            lambda seed, steps: PINN(form=odd, sampling=Staged(FEW, ResidualAdaptive(3000)), max_steps=steps or 600, seed=seed),
             from_burgers, recommended,
         ),
         Case(
@@ -177,7 +178,7 @@ def cases() -> list[Case]:
         ),
         Case(
             "allen-cahn", 1e-5, lambda seed: allen_cahn(),
-            lambda seed, steps: PINN(MLP(2, width=24, layers=3, seed=seed), form=even, weighting=Discounted(1.0), sampling=ResidualAdaptive(4000, every=20, pool=4), max_steps=steps or 650, seed=seed),
+            lambda seed, steps: PINN(MLP(3, width=20, layers=2, seed=seed), form=even, sampling=Staged(ResidualAdaptive(400), ResidualAdaptive(1000), 50), windows=10, max_steps=steps or 200, seed=seed),
             from_allen_cahn, recommended,
         ),
         Case(
