@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -35,80 +35,100 @@ class Damping:
     stuck: int = 0
 
 
+@dataclass(frozen=True)
+class Momentum(Damping):
+    """Levenberg's damping and the last step taken."""
+
+    last: Tensor | None = None
+
+
 class Trial(NamedTuple):
-    """Weights that a damping leads to, half their sum of squares, and that damping."""
+    """The step for a damping and a momentum, and half the sum of squares that it leads to."""
 
     value: float
-    theta: Tensor
+    momentum: float
+    step: Tensor
     loss: float
 
 
 @dataclass(frozen=True)
 class WoodburyGaussNewton:
-    r"""Gauss-Newton with Levenberg's damping, searched anew at every step; the linear system in the smaller space.
+    r"""Gauss-Newton with momentum and Levenberg's damping, which is searched anew at every step; the linear system in the smaller space.
 
-    With residual ``r`` ``(m)`` and Jacobian ``J`` ``(m, p)`` a step is
+    With residual ``r`` ``(m)``, Jacobian ``J`` ``(m, p)`` and the last step ``delta_0`` a step minimises
+    ``|r + J delta|^2 + lambda |delta - mu delta_0|^2``,
 
-    .. math:: \delta(\lambda) = -(J^T J + \lambda)^{-1} J^T r = -J^T (J J^T + \lambda)^{-1} r,
+    .. math:: \delta(\lambda) = \mu \delta_0 - (J^T J + \lambda)^{-1} J^T s = \mu \delta_0 - J^T (J J^T + \lambda)^{-1} s,
+        \quad s = r + \mu J \delta_0,
 
     the left form where ``p <= m``, the right one (Woodbury's identity, the kernel of the network) where the weights outnumber
-    the points. The search is along the curve ``lambda -> delta(lambda)`` rather than along a line: from the last ``lambda``, and
-    for one Jacobian, steps by ``factor`` down while the loss falls (and up where the first fails, or a smaller ``lambda`` is
-    worse). A factorisation and a residual cost a fraction of the Jacobian and its product, and the rules that infer ``lambda`` from the ratio
-    of actual to predicted decrease cross the long curved valleys of these losses much more slowly. Should rounding take
+    the points. Directions that the points in use do not determine go on as before, so that what earlier points have taught is kept and long
+    flat valleys are crossed faster. The search is along the curve ``lambda -> delta(lambda)``: from the last ``lambda``, and for one Jacobian, by
+    ``factor`` down while the loss falls (and up where a smaller ``lambda`` is worse); where the momentum does not lower the loss it is dropped,
+    and where no step does, ``lambda`` grows. A factorisation and a residual cost a fraction of the Jacobian and its product. Should rounding take
     the definiteness of the matrix, the diagonal is raised until it has one, and the largest such jitter is reported.
 
-    References: Mueller and Zeinhofer, ICML 2023 (arXiv 2302.13163); Guzman-Cordero and others, arXiv 2505.12149; Marquardt, J. SIAM 11,
-    1963, doi 10.1137/0111030; Nocedal and Wright, Numerical Optimization, 2006, chapter 10.
+    References: Mueller and Zeinhofer, ICML 2023 (arXiv 2302.13163); Guzman-Cordero and others, arXiv 2505.12149 (momentum: Goldshlager,
+    Abrahamsen and Lin, J. Comput. Phys. 516, 2024, doi 10.1016/j.jcp.2024.113351); Marquardt, J. SIAM 11, 1963, doi 10.1137/0111030.
     """
 
     damping: float = 1e-3
+    momentum: float = 0.9
     factor: float = 5.0
     tries: int = 12
     least: float = 1e-16
 
     def __post_init__(self) -> None:
-        if not self.damping > 0 or not self.factor > 1 or self.tries < 1:
+        if not self.damping > 0 or not 0 <= self.momentum < 1 or not self.factor > 1 or self.tries < 1:
             raise InputError(
-                f"WoodburyGaussNewton: damping {self.damping}, factor {self.factor}, tries {self.tries}; give a positive damping, a factor above 1 and at least one try"
+                f"WoodburyGaussNewton: damping {self.damping}, momentum {self.momentum}, factor {self.factor}, tries {self.tries}; give a positive damping, a momentum from 0 to below 1, a factor above 1 and at least one try"
             )
 
-    def begin(self, theta: Tensor) -> Damping:
+    def begin(self, theta: Tensor) -> Momentum:
         """The damping to start with."""
-        return Damping(self.damping)
+        return Momentum(self.damping)
 
-    def step(self, objective: LeastSquares, theta: Tensor, memory: Damping) -> tuple[Tensor, Damping]:
+    def step(self, objective: LeastSquares, theta: Tensor, memory: Momentum) -> tuple[Tensor, Momentum]:
         """One step: one Jacobian, as many factorisations and residuals as the search takes (at most ``tries``)."""
         r, j = objective.jacobian(theta)
-        loss, gradient = 0.5 * float(r @ r), j.T @ r
+        loss = 0.5 * float(r @ r)
         tall = j.shape[0] >= j.shape[1]
         matrix = j.T @ j if tall else j @ j.T
-        count, raised = 0, memory.jitter
+        last = torch.zeros_like(theta) if memory.last is None else memory.last
+        ahead, raised = j @ last, memory.jitter
+        tried = list[Trial]()
 
-        def tried(value: float) -> Trial:
-            nonlocal count, raised
+        def attempt(value: float, momentum: float) -> Trial:
+            nonlocal raised
             factor, jitter = definite(matrix, value)
-            count, raised = count + 1, max(raised, jitter)
-            solved = torch.cholesky_solve((gradient if tall else r).unsqueeze(1), factor).squeeze(1)
-            there = theta - (solved if tall else j.T @ solved)
-            return Trial(value, there, 0.5 * float(objective.rows(there).square().sum()))
+            raised = max(raised, jitter)
+            right = r + momentum * ahead
+            solved = torch.cholesky_solve((j.T @ right if tall else right).unsqueeze(1), factor).squeeze(1)
+            step = momentum * last - (solved if tall else j.T @ solved)
+            now = 0.5 * float(objective.rows(theta + step).square().sum())
+            tried.append(Trial(value, momentum, step, now))
+            return tried[-1]
 
-        best = tried(memory.value)
-        while not best.loss < loss and count < self.tries:
-            best = tried(best.value * self.factor)
+        best = attempt(memory.value, 0.0 if memory.last is None else self.momentum)
+        if best.momentum and not best.loss < loss and len(tried) < self.tries:
+            best = attempt(memory.value, 0.0)
+        ways = (1 / self.factor, self.factor)
+        while not best.loss < loss and len(tried) < self.tries:
+            best, ways = attempt(best.value * self.factor, 0.0), (self.factor,)
+        spent = memory.evaluations + len(tried)
         if not best.loss < loss:
-            kept = replace(memory, value=best.value, jitter=raised, evaluations=memory.evaluations + count)
-            return theta, replace(kept, stuck=memory.stuck + 1)
-        for way in (self.factor,) if count > 1 else (1 / self.factor, self.factor):
-            before = best
-            while count < self.tries and self.least <= best.value * way:
-                other = tried(best.value * way)
+            return theta, Momentum(best.value, evaluations=spent, jitter=raised, stuck=memory.stuck + 1)
+        for way in ways:
+            first = best
+            while len(tried) < self.tries and self.least <= best.value * way:
+                other = attempt(best.value * way, best.momentum)
                 if not other.loss < best.loss:
                     break
                 best = other
-            if best is not before:
+            if best is not first:
                 break
-        return best.theta, Damping(best.value, evaluations=memory.evaluations + count, jitter=raised)
+        spent = memory.evaluations + len(tried)
+        return theta + best.step, Momentum(best.value, evaluations=spent, jitter=raised, last=best.step)
 
 
 def definite(matrix: Tensor, damping: float) -> tuple[Tensor, float]:

@@ -163,17 +163,17 @@ def cases() -> list[Case]:
     return [
         Case(
             "poisson", 1e-7, poisson,
-            lambda seed, steps: PINN(MLP(2, width=24, layers=2, seed=seed), sampling=Sobol(1200), max_steps=steps or 300, seed=seed),
+            lambda seed, steps: PINN(MLP(2, width=24, layers=2, seed=seed), sampling=Sobol(1500), max_steps=steps or 400, seed=seed),
             lambda problem, value: relative(value, problem.exact), recommended,
         ),
         Case(
             "burgers-odd", 1e-5, lambda seed: burgers(),
-            lambda seed, steps: PINN(form=odd, sampling=Staged(FEW, ResidualAdaptive(3000)), max_steps=steps or 600, seed=seed),
+            lambda seed, steps: PINN(form=odd, sampling=Staged(FEW, ResidualAdaptive(2000)), max_steps=steps or 520, seed=seed),
             from_burgers, recommended,
         ),
         Case(
             "burgers", 2e-4, lambda seed: burgers(),
-            lambda seed, steps: PINN(sampling=Staged(FEW, ResidualAdaptive(2500)), max_steps=steps or 600, seed=seed),
+            lambda seed, steps: PINN(sampling=Staged(FEW, ResidualAdaptive(2500)), max_steps=steps or 400, seed=seed),
             from_burgers, recommended,
         ),
         Case(

@@ -23,7 +23,7 @@ from sciml.learned import PINN
 from sciml.learned._ansatz import box_of
 from sciml.learned._fields import Evolved, Interpolant
 from sciml.learned._jets import Layers, Streams, jets_of
-from sciml.learned._optimisers import Damping, definite
+from sciml.learned._optimisers import Momentum, definite
 from sciml.learned.pinn import (
     SOAP,
     Balanced,
@@ -143,13 +143,21 @@ def test_a_gauss_newton_step_is_dense_least_squares(points: int) -> None:
     r, j = objective.jacobian(theta)
     assert (j.shape[0] < j.shape[1]) == (points == 20)
     rule = WoodburyGaussNewton(damping=damping, tries=1)
-    moved, memory = rule.step(objective, theta, Damping(damping))
+    moved, memory = rule.step(objective, theta, Momentum(damping))
     stacked = torch.cat((j, math.sqrt(damping) * torch.eye(len(theta), dtype=DOUBLE)))
     known = torch.linalg.lstsq(stacked, torch.cat((-r, torch.zeros_like(theta))).unsqueeze(1)).solution[:, 0]
     assert memory.stuck == 0
     assert float(torch.linalg.vector_norm(moved - theta - known)) < 1e-8 * float(torch.linalg.vector_norm(known))
-    other = WoodburyGaussNewton(tries=1).step(objective, theta, Damping(1.1 * damping))[0]
+    other = WoodburyGaussNewton(tries=1).step(objective, theta, Momentum(1.1 * damping))[0]
     assert float(torch.linalg.vector_norm(other - theta - known)) > 1e-4 * float(torch.linalg.vector_norm(known))
+    assert memory.last is not None and torch.allclose(theta + memory.last, moved, atol=1e-15)
+    before = 0.3 * known  # the minimiser of |J d + r|^2 + damping |d - momentum before|^2
+    moved, _ = rule.step(objective, theta, Momentum(damping, last=before))
+    right = torch.cat((-r, math.sqrt(damping) * rule.momentum * before))
+    drawn = torch.linalg.lstsq(stacked, right.unsqueeze(1)).solution[:, 0]
+    size = float(torch.linalg.vector_norm(drawn))
+    assert float(torch.linalg.vector_norm(moved - theta - drawn)) < 1e-8 * size
+    assert float(torch.linalg.vector_norm(known - drawn)) > 1e-4 * size
 
 
 def test_a_matrix_that_lost_its_definiteness_gets_jitter_that_is_told() -> None:
@@ -217,7 +225,7 @@ def test_members_are_solved_on_their_own() -> None:
 def test_a_parametric_network_answers_for_a_range() -> None:
     rates = torch.tensor([0.1, 0.2, 0.3], dtype=DOUBLE)
     batch = burgers(32, rates)
-    solution = quiet(batch, PINN(small(4, 10), parametric=("viscosity",), sampling=Sobol(300), max_steps=50))
+    solution = quiet(batch, PINN(small(4, 10), parametric=("viscosity",), sampling=Sobol(300), max_steps=70))
     known = sciml.solve(batch, ExponentialRungeKutta()).value
     assert solution.value.shape == known.shape
     gaps = (solution.value - known).flatten(1).norm(dim=1) / known.flatten(1).norm(dim=1)
