@@ -183,7 +183,7 @@ def cases() -> list[Case]:
         ),
         Case(
             "viscosity", 1e-2, sensed,
-            lambda seed, steps: PINN(sampling=Staged(FEW, ResidualAdaptive(1500)), max_steps=steps or 220, seed=seed),
+            lambda seed, steps: PINN(sampling=Staged(FEW, ResidualAdaptive(1500)), max_steps=steps or 180, seed=seed),
             viscosity_error, newton, noise_limit,
         ),
     ]  # fmt: skip
