@@ -158,7 +158,7 @@ def recommended(problem: Any) -> Any:
 
 def cases() -> list[Case]:
     """What is measured."""
-    odd, even = Exact(symmetries=(Odd(0, 1.0),)), Exact(symmetries=(Even(0, 1.0),), fed=True)
+    odd, even = Exact(symmetries=(Odd(0, 1.0),)), Exact(symmetries=(Even(0, 1.0),), harmonics=6, fed=True)
     from_burgers, from_allen_cahn = finer("burgers", burgers, 4096), finer("allen-cahn", allen_cahn, 4096)
     return [
         Case(
@@ -173,12 +173,12 @@ def cases() -> list[Case]:
         ),
         Case(
             "burgers", 2e-4, lambda seed: burgers(),
-            lambda seed, steps: PINN(sampling=Staged(FEW, ResidualAdaptive(2500)), max_steps=steps or 400, seed=seed),
+            lambda seed, steps: PINN(sampling=Staged(FEW, ResidualAdaptive(2500)), max_steps=steps or 700, seed=seed),
             from_burgers, recommended,
         ),
         Case(
             "allen-cahn", 1e-5, lambda seed: allen_cahn(),
-            lambda seed, steps: PINN(MLP(3, width=20, layers=2, seed=seed), form=even, sampling=Staged(ResidualAdaptive(400), ResidualAdaptive(1000), 50), windows=10, max_steps=steps or 200, seed=seed),
+            lambda seed, steps: PINN(MLP(8, width=20, layers=2, seed=seed), form=even, sampling=Staged(ResidualAdaptive(400), ResidualAdaptive(1000), 50), windows=10, max_steps=steps or 150, seed=seed),
             from_allen_cahn, recommended,
         ),
         Case(
