@@ -112,7 +112,7 @@ class WoodburyGaussNewton:
         best = attempt(memory.value, 0.0 if memory.last is None else self.momentum)
         if best.momentum and not best.loss < loss and len(tried) < self.tries:
             best = attempt(memory.value, 0.0)
-        ways = (1 / self.factor, self.factor)
+        ways: tuple[float, ...] = (1 / self.factor, self.factor)
         while not best.loss < loss and len(tried) < self.tries:
             best, ways = attempt(best.value * self.factor, 0.0), (self.factor,)
         spent = memory.evaluations + len(tried)
