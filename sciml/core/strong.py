@@ -5,7 +5,8 @@ Where a law ``R`` (of the interior, or of a side) is asked at points ``p`` about
 .. math:: \eta = \frac{\mathrm{rms}_p\, R}{\mathrm{rms}_p\, \bigl(|R_0| + \sum_k |\partial R / \partial j_k|\, \mathrm{rms}(j_k)\bigr)}
 
 is the backward error of the law in the sense of the normwise one of a linear system: ``R_0`` is what the law says of zero, and
-``rms(j_k)`` is taken in the interior. Points are uniform in the domain (and in time), the same for every answer, and unknown to the
+``rms(j_k)`` is taken in the interior. A function that meets the law on both sides of a jump or a kink meets it at almost every point: along random
+lines the largest jump of the function, and of its first derivative in space, is sought by bisection and counts as an error of the law. Points are uniform in the domain (and in time), the same for every answer, and unknown to the
 solver; derivatives are taken here, by automatic differentiation of the function itself.
 """
 
@@ -31,6 +32,7 @@ __all__ = ["judged", "known_tensors", "targets"]
 
 POINTS = 1024  # inside
 SIDE_POINTS = 256  # on every side, and at the start
+LINES, CUTS, HALVINGS = 16, 64, 24  # lines per axis, pieces of a line, and how often the worst one is cut in two
 SEED = 0x5EED
 TINY = 1e-300
 
@@ -91,7 +93,7 @@ def _member(problem: Any, function: Callable[[Tensor], Tensor], value: Tensor) -
     inside = jets(x, t)
     law = problem.continuous.interior
     size: dict[Index, Tensor] = {}
-    strong = _error(law, inside, size)
+    strong = max(_error(law, inside, size), _jump(grid, begin, times, function, generator))
     worst = [0.0]
     for name, axis, at in _sides(grid):
         x, t = drawn(SIDE_POINTS)
@@ -112,6 +114,47 @@ def _member(problem: Any, function: Callable[[Tensor], Tensor], value: Tensor) -
             gap = function(_at_time(nodes[chosen], begin)) - start[chosen]
         worst.append(float(_rms(gap) / _rms(start).clamp_min(TINY)))
     return strong, max(worst), _apart(grid, times, function, value)
+
+
+def _jump(
+    grid: Grid, begin: float | None, times: tuple[float, ...], function: Callable[[Tensor], Tensor], generator: torch.Generator
+) -> float:  # fmt: skip
+    """The largest jump along lines of the function, relative to its root mean square, and of its first derivative in space likewise."""
+    ends = [(a, a + length) for a, length in zip(grid.origin, grid.extent, strict=True)]
+    ends += [] if begin is None else [(begin, times[-1])]
+    low, high = torch.tensor(ends, dtype=torch.float64).T
+    worst = 0.0
+    for axis in range(len(ends)):
+        for order in (0, 1) if axis < grid.dim else (0,):
+            through = low + (high - low) * torch.rand(LINES, len(ends), generator=generator, dtype=torch.float64)
+            knots = torch.linspace(float(low[axis]), float(high[axis]), CUTS + 1, dtype=torch.float64)
+            along = _along(function, through.repeat_interleave(CUTS + 1, 0), axis, order, knots.repeat(LINES))
+            lines = along.reshape(3, LINES, CUTS + 1)
+            chosen = _gap(lines[:, :, :-1], lines[:, :, 1:]).argmax(1)
+            each = torch.arange(LINES)
+            a, b = lines[:, each, chosen], lines[:, each, chosen + 1]
+            for _ in range(HALVINGS):
+                middle = _along(function, through, axis, order, (a[0] + b[0]) / 2)
+                left = _gap(a, middle) >= _gap(middle, b)
+                a, b = torch.where(left, a, middle), torch.where(left, middle, b)
+            worst = max(worst, float(_gap(a, b).max() / _rms(along[1]).clamp_min(TINY)))
+    return worst
+
+
+def _along(function: Callable[[Tensor], Tensor], through: Tensor, axis: int, order: int, place: Tensor) -> Tensor:
+    """Places along an axis, a derivative along it there, and the next one: three rows."""
+    with torch.enable_grad():
+        parts = [p.detach().requires_grad_() for p in through.unbind(1)]
+        parts[axis] = place.detach().requires_grad_()
+        values = [function(torch.stack(parts, 1))]
+        for _ in range(order + 1):
+            values.append(_slope(values[-1], parts[axis]))
+    return torch.stack((place, values[order].detach(), values[order + 1].detach()))
+
+
+def _gap(a: Tensor, b: Tensor) -> Tensor:
+    """What the mean of the slopes at both ends leaves of a difference."""
+    return (b[1] - a[1] - (b[0] - a[0]) * (a[2] + b[2]) / 2).abs()
 
 
 def _moved(x: Points, axis: int, place: float) -> Points:
@@ -170,6 +213,14 @@ def _error(law: Law, at: _Jets, size: dict[Index, Tensor], inside: _Jets | None 
     return float(_rms(residual.detach()) / _rms(scale).clamp_min(TINY))
 
 
+def _slope(value: Tensor, along: Tensor) -> Tensor:
+    """The derivative at every point; zero where the value does not depend on the coordinate."""
+    if not value.requires_grad:
+        return torch.zeros_like(along)
+    (slope,) = torch.autograd.grad(value.sum(), along, create_graph=True, allow_unused=True)
+    return torch.zeros_like(along) if slope is None else slope
+
+
 def _rms(values: Tensor) -> Tensor:
     return values.detach().square().mean().sqrt()
 
@@ -209,8 +260,7 @@ class _Jets(At):
                 parts = [p.detach().requires_grad_() for p in (self.x if self.t is None else (*self.x, self.t))]
                 value = self.function(torch.stack(parts, 1))
                 for axis in index:
-                    (slope,) = torch.autograd.grad(value.sum(), parts[axis], create_graph=True, allow_unused=True)
-                    value = torch.zeros_like(parts[axis]) if slope is None else slope
+                    value = _slope(value, parts[axis])
             self.found[index] = value.detach().requires_grad_()
         return self.found[index]
 

@@ -128,13 +128,13 @@ class Ansatz:
     copies: tuple[tuple[float, tuple[tuple[int, float], ...]], ...]
     base: Any = None
     factor: Callable[[Tensor], Tensor] | None = None
+    fed: float | None = None  # what the base is divided by where the network takes it as a further input
 
     @property
     def inputs(self) -> int:
         """How many numbers the network takes."""
-        return int(
-            self.features(self.box.place(torch.full((1, len(self.box.lower)), 0.5, dtype=torch.float64))).shape[1]
-        )
+        middle = self.box.place(torch.full((1, len(self.box.lower)), 0.5, dtype=torch.float64))
+        return int(self.features(middle).shape[1]) + (self.fed is not None)
 
     def patch(self, points: Tensor, streams: Streams) -> Patch:
         """All that does not depend on the weights, at points."""
@@ -149,11 +149,23 @@ class Ansatz:
             return function
 
         inputs = torch.cat([jets_of(mirrored(mirrors), points, streams) for _, mirrors in self.copies], 1)
+        if self.fed is not None:
+            started = [self._started(mirrors, points, streams) for _, mirrors in self.copies]
+            inputs = torch.cat((inputs, torch.cat(started, 1).unsqueeze(-1) / self.fed), -1)
         base = None if self.base is None else self.base.jets(points, streams)
         factor = None if self.factor is None else jets_of(self.factor, points, streams)[..., 0]
         return Patch(
             points, streams, inputs, torch.tensor([s for s, _ in self.copies], dtype=points.dtype), base, factor
         )
+
+    def _started(self, mirrors: tuple[tuple[int, float], ...], points: Tensor, streams: Streams) -> Tensor:
+        """The streams of ``base(mirror(q))``: an odd number of derivatives along a mirrored axis turns the sign."""
+        there, axes = points.clone(), [axis for axis, _ in mirrors]
+        for axis, about in mirrors:
+            there[:, axis] = 2 * about - there[:, axis]
+        turned = [(-1.0) ** sum(axis in axes for axis in index) for index in streams.indices]
+        result: Tensor = self.base.jets(there, streams)
+        return result * torch.tensor(turned, dtype=points.dtype).unsqueeze(1)
 
     def values(self, layers: Layers, theta: Tensor, points: Tensor, index: Index = ()) -> Tensor:
         """The candidate at points, or one of its derivatives, in pieces that fit the caches."""
@@ -201,17 +213,24 @@ class Exact:
     """Start, constant Dirichlet values and periods hold exactly; other sides become terms of the loss.
 
     ``u = start + tau phi N`` with ``tau`` from 0 to 1 in time and ``phi`` vanishing on the sides held; on a periodic box the start is
-    carried on by the stiff linear part of the equation. The problem's own ``continuous.lift`` and ``features`` come first, if it has
+    carried on by the stiff linear part of the equation. With ``fed`` the network takes that start, divided by its largest value, as one more
+    input: where the rest of the equation acts point by point (a reaction), the solution is close to a smooth function of it, however steep it is
+    itself. The problem's own ``continuous.lift`` and ``features`` come first, if it has
     them. Raises InputError where values contradict each other in a corner. *Fails when* the start does not meet its sides.
     """
 
     symmetries: tuple[Symmetry, ...] = ()
     harmonics: int = 1
+    fed: bool = False
 
     def ansatz(self, problem: Any, box: Box) -> Ansatz:
-        """The plain ansatz with base and factor."""
+        """The plain ansatz with base and factor; InputError where ``fed`` is asked for and no start is held."""
         plain = _plain(problem, box, self.symmetries, self.harmonics)
         continuous, grid = problem.continuous, problem.space.grid
+        if self.fed and (continuous.lift is not None or not isinstance(problem, Evolution)):
+            raise InputError(
+                f"Exact(fed=True) feeds the start of an evolution, and {problem.name!r} holds none; leave it out"
+            )
         if continuous.lift is not None:
             return Ansatz(box, plain.half, plain.features, plain.copies, *_lifted(problem, box))
         held = _held(grid)
@@ -236,7 +255,8 @@ class Exact:
                     result = result * (along if lower else 1 - along)
             return result
 
-        return Ansatz(box, plain.half, plain.features, plain.copies, base, factor if held or evolving else None)
+        fed = (float(problem.start.abs().max()) or 1.0) if self.fed else None
+        return Ansatz(box, plain.half, plain.features, plain.copies, base, factor if held or evolving else None, fed)
 
 
 def _plain(problem: Any, box: Box, symmetries: tuple[Symmetry, ...], harmonics: int) -> Ansatz:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True)
 class Damping:
-    """What Gauss-Newton remembers: Levenberg's damping and how fast it grows, and what it cost."""
+    """What Gauss-Newton remembers: Levenberg's damping (how fast it grows, for rules that ask), and what it cost."""
 
     value: float
     growth: float = 2.0
@@ -36,62 +36,99 @@ class Damping:
 
 
 @dataclass(frozen=True)
+class Momentum(Damping):
+    """Levenberg's damping and the last step taken."""
+
+    last: Tensor | None = None
+
+
+class Trial(NamedTuple):
+    """The step for a damping and a momentum, and half the sum of squares that it leads to."""
+
+    value: float
+    momentum: float
+    step: Tensor
+    loss: float
+
+
+@dataclass(frozen=True)
 class WoodburyGaussNewton:
-    r"""Gauss-Newton with Levenberg's damping and a line search, the linear system in the smaller space.
+    r"""Gauss-Newton with momentum and Levenberg's damping, which is searched anew at every step; the linear system in the smaller space.
 
-    With residual ``r`` ``(m)`` and Jacobian ``J`` ``(m, p)`` a step is
+    With residual ``r`` ``(m)``, Jacobian ``J`` ``(m, p)`` and the last step ``delta_0`` a step minimises
+    ``|r + J delta|^2 + lambda |delta - mu delta_0|^2``,
 
-    .. math:: \delta = -(J^T J + \lambda)^{-1} J^T r = -J^T (J J^T + \lambda)^{-1} r,
+    .. math:: \delta(\lambda) = \mu \delta_0 - (J^T J + \lambda)^{-1} J^T s = \mu \delta_0 - J^T (J J^T + \lambda)^{-1} s,
+        \quad s = r + \mu J \delta_0,
 
     the left form where ``p <= m``, the right one (Woodbury's identity, the kernel of the network) where the weights outnumber
-    the points. The step is halved up to ``halvings`` times until the loss falls; if it does not, ``lambda`` grows and the same
-    Jacobian serves again. ``lambda`` follows the ratio of actual to predicted decrease (Nielsen's rule). Should rounding take
+    the points. Directions that the points in use do not determine go on as before, so that what earlier points have taught is kept and long
+    flat valleys are crossed faster. The search is along the curve ``lambda -> delta(lambda)``: from the last ``lambda``, and for one Jacobian, by
+    ``factor`` down while the loss falls (and up where a smaller ``lambda`` is worse); where the momentum does not lower the loss it is dropped,
+    and where no step does, ``lambda`` grows. A factorisation and a residual cost a fraction of the Jacobian and its product. Should rounding take
     the definiteness of the matrix, the diagonal is raised until it has one, and the largest such jitter is reported.
 
-    References: Mueller and Zeinhofer, ICML 2023 (arXiv 2302.13163); Guzman-Cordero and others, arXiv 2505.12149; Nocedal and
-    Wright, Numerical Optimization, 2006, chapter 10.
+    References: Mueller and Zeinhofer, ICML 2023 (arXiv 2302.13163); Guzman-Cordero and others, arXiv 2505.12149 (momentum: Goldshlager,
+    Abrahamsen and Lin, J. Comput. Phys. 516, 2024, doi 10.1016/j.jcp.2024.113351); Marquardt, J. SIAM 11, 1963, doi 10.1137/0111030.
     """
 
     damping: float = 1e-3
-    halvings: int = 2
+    momentum: float = 0.9
+    factor: float = 5.0
     tries: int = 12
     least: float = 1e-16
 
     def __post_init__(self) -> None:
-        if not self.damping > 0 or self.halvings < 0 or self.tries < 1:
+        if not self.damping > 0 or not 0 <= self.momentum < 1 or not self.factor > 1 or self.tries < 1:
             raise InputError(
-                f"WoodburyGaussNewton: damping {self.damping}, halvings {self.halvings}, tries {self.tries}; give a positive damping and at least one try"
+                f"WoodburyGaussNewton: damping {self.damping}, momentum {self.momentum}, factor {self.factor}, tries {self.tries}; give a positive damping, a momentum from 0 to below 1, a factor above 1 and at least one try"
             )
 
-    def begin(self, theta: Tensor) -> Damping:
+    def begin(self, theta: Tensor) -> Momentum:
         """The damping to start with."""
-        return Damping(self.damping)
+        return Momentum(self.damping)
 
-    def step(self, objective: LeastSquares, theta: Tensor, memory: Damping) -> tuple[Tensor, Damping]:
-        """One step: one Jacobian, as many residuals as it takes."""
+    def step(self, objective: LeastSquares, theta: Tensor, memory: Momentum) -> tuple[Tensor, Momentum]:
+        """One step: one Jacobian, as many factorisations and residuals as the search takes (at most ``tries``)."""
         r, j = objective.jacobian(theta)
-        loss, gradient = 0.5 * float(r @ r), j.T @ r
+        loss = 0.5 * float(r @ r)
         tall = j.shape[0] >= j.shape[1]
         matrix = j.T @ j if tall else j @ j.T
-        for _ in range(self.tries):
-            factor, jitter = definite(matrix, memory.value)
-            right = gradient if tall else r
-            solved = torch.cholesky_solve(right.unsqueeze(1), factor).squeeze(1)
-            delta = -(solved if tall else j.T @ solved)
-            promised = 0.5 * float(memory.value * (delta @ delta) - gradient @ delta)
-            memory = replace(memory, jitter=max(memory.jitter, jitter))
-            length = 1.0
-            for _ in range(self.halvings + 1):
-                trial = theta + length * delta
-                now = 0.5 * float(objective.rows(trial).square().sum())
-                memory = replace(memory, evaluations=memory.evaluations + 1)
-                if now < loss:
-                    ratio = (loss - now) / max(promised, 1e-300) if length == 1.0 else 0.25
-                    value = max(memory.value * max(1 / 3, 1 - (2 * ratio - 1) ** 3), self.least)
-                    return trial, replace(memory, value=value, growth=2.0, stuck=0)
-                length /= 2
-            memory = replace(memory, value=memory.value * memory.growth, growth=memory.growth * 2)
-        return theta, replace(memory, growth=2.0, stuck=memory.stuck + 1)
+        last = torch.zeros_like(theta) if memory.last is None else memory.last
+        ahead, raised = j @ last, memory.jitter
+        tried = list[Trial]()
+
+        def attempt(value: float, momentum: float) -> Trial:
+            nonlocal raised
+            factor, jitter = definite(matrix, value)
+            raised = max(raised, jitter)
+            right = r + momentum * ahead
+            solved = torch.cholesky_solve((j.T @ right if tall else right).unsqueeze(1), factor).squeeze(1)
+            step = momentum * last - (solved if tall else j.T @ solved)
+            now = 0.5 * float(objective.rows(theta + step).square().sum())
+            tried.append(Trial(value, momentum, step, now))
+            return tried[-1]
+
+        best = attempt(memory.value, 0.0 if memory.last is None else self.momentum)
+        if best.momentum and not best.loss < loss and len(tried) < self.tries:
+            best = attempt(memory.value, 0.0)
+        ways: tuple[float, ...] = (1 / self.factor, self.factor)
+        while not best.loss < loss and len(tried) < self.tries:
+            best, ways = attempt(best.value * self.factor, 0.0), (self.factor,)
+        spent = memory.evaluations + len(tried)
+        if not best.loss < loss:
+            return theta, Momentum(best.value, evaluations=spent, jitter=raised, stuck=memory.stuck + 1)
+        for way in ways:
+            first = best
+            while len(tried) < self.tries and self.least <= best.value * way:
+                other = attempt(best.value * way, best.momentum)
+                if not other.loss < best.loss:
+                    break
+                best = other
+            if best is not first:
+                break
+        spent = memory.evaluations + len(tried)
+        return theta + best.step, Momentum(best.value, evaluations=spent, jitter=raised, last=best.step)
 
 
 def definite(matrix: Tensor, damping: float) -> tuple[Tensor, float]:

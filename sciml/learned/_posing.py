@@ -229,11 +229,12 @@ class Field:
 class Together:
     """The functions of several members as one, ``(batch, 1, m)``."""
 
-    parts: tuple[Field, ...]
+    parts: tuple[Any, ...]
 
     def member(self, index: int) -> Callable[[Tensor], Tensor]:
         """The function of one member."""
-        return self.parts[index]
+        own: Callable[[Tensor], Tensor] = self.parts[index]
+        return own
 
     def __call__(self, points: Tensor) -> Tensor:
         return torch.cat([one(points) for one in self.parts])

@@ -12,7 +12,7 @@ from torch import Tensor
 from sciml.domains.errors import InputError
 from sciml.learned._ansatz import Box
 
-__all__ = ["Given", "ResidualAdaptive", "Sampling", "Sobol", "Uniform"]
+__all__ = ["Given", "ResidualAdaptive", "Sampling", "Sobol", "Staged", "Uniform"]
 
 Residual = Callable[[Tensor], Tensor]
 
@@ -111,3 +111,38 @@ class Given:
         """The points, those outside refused by name."""
         box.refuse(self.at)
         return self.at.to(torch.float64)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """``first`` for ``until`` steps, ``then`` another rule: few points until the solution has its shape, many to refine it.
+
+    Far from the solution a few hundred points tell Gauss-Newton as much as thousands (the same number of steps is needed, each
+    some five times cheaper); they must be drawn anew often, or the network fits them alone.
+    """
+
+    first: Sampling = ResidualAdaptive(600)
+    then: Sampling = ResidualAdaptive()
+    until: int = 80
+
+    def __post_init__(self) -> None:
+        if self.until < 1:
+            raise InputError(f"Staged: until is {self.until}; give at least 1 step, or the second rule alone")
+
+    def stage(self, count: int) -> Sampling:
+        """The rule in use after ``count`` steps."""
+        return self.first if count < self.until else self.then
+
+    @property
+    def points(self) -> int:
+        """How many in the end."""
+        return self.then.points
+
+    @property
+    def every(self) -> int:
+        """How often in the end."""
+        return self.then.every
+
+    def draw(self, box: Box, seed: int, residual: Residual | None = None) -> Tensor:
+        """The points of the second stage."""
+        return self.then.draw(box, seed, residual)

@@ -12,7 +12,7 @@ from torch import Tensor
 from sciml.domains.errors import InputError
 from sciml.learned._residuals import LeastSquares
 
-__all__ = ["Balanced", "Discounted", "Fixed", "Weighting"]
+__all__ = ["Balanced", "Discounted", "Fixed", "Tempered", "Weighting"]
 
 
 class Weighting(Protocol):
@@ -78,4 +78,30 @@ class Discounted:
                 t = term.patch.points[:, term.patch.points.shape[1] - len(term.columns) - 1]
                 weight = weight * torch.exp(-2 * self.rate * (t - term.begin))
             found.append(weight)
+        return found
+
+
+@dataclass(frozen=True)
+class Tempered:
+    """Data count ``share`` times the mean square that the equation's residual has now, between ``least`` and ``most``; other terms as ``inner`` says.
+
+    The rows of data are in units of their noise. At first, when the equation is far from met, the data lead and pull solution and
+    unknown along; as the residual falls the equation takes over. Data much weaker than ``least`` would pull the unknown less than
+    the damping of a Gauss-Newton step holds it back, and the training would crawl along solutions for wrong values of it;
+    data much stronger let the equation give way to their noise.
+    """
+
+    share: float = 10.0
+    least: float = 1e-4
+    most: float = 1e-2
+    inner: Weighting = Fixed()
+
+    def weigh(self, objective: LeastSquares, theta: Tensor) -> list[float | Tensor]:
+        """The weights of the inner rule, that of the data replaced."""
+        found = self.inner.weigh(objective, theta)
+        names = [term.name for term in objective.terms]
+        if "data" in names:
+            interior = objective.terms[names.index("interior")]
+            size = float(objective.residual(interior, theta).square().mean())
+            found[names.index("data")] = min(self.most, max(self.least, self.share * size))
         return found

@@ -39,17 +39,18 @@ from sciml.domains.grid import Grid
 from sciml.learned._ansatz import Even, Exact, Form, Odd, Penalised, box_of
 from sciml.learned._fields import known_tensors
 from sciml.learned._jets import Layers
+from sciml.learned._marching import marched
 from sciml.learned._optimisers import SOAP, Descent, LimitedMemory, Trainer, WoodburyGaussNewton
 from sciml.learned._posing import Field, Posed, Together, statements
 from sciml.learned._residuals import LeastSquares
-from sciml.learned._sampling import Given, ResidualAdaptive, Sampling, Sobol, Uniform
+from sciml.learned._sampling import Given, ResidualAdaptive, Sampling, Sobol, Staged, Uniform
 from sciml.learned._sensors import Sensors, refusal
-from sciml.learned._weighting import Balanced, Discounted, Fixed, Weighting
+from sciml.learned._weighting import Balanced, Discounted, Fixed, Tempered, Weighting
 from sciml.networks import MLP
 
 __all__ = [
     "PINN", "SOAP", "Balanced", "Descent", "Discounted", "Even", "Exact", "Fixed", "Given", "LimitedMemory", "Odd", "Penalised",
-    "ResidualAdaptive", "Sobol", "Uniform", "WoodburyGaussNewton", "example",
+    "ResidualAdaptive", "Sobol", "Staged", "Tempered", "Uniform", "WoodburyGaussNewton", "example",
 ]  # fmt: skip
 
 
@@ -69,11 +70,13 @@ class PINN(Iterative[Any]):
     """``PINN()`` solves any problem on a grid whose ``continuous`` is stated, member by member.
 
     - ``network``: an MLP or SIREN of ``sciml.networks`` (None: tanh, three layers of 20); its first weights are where training starts.
-    - ``form``: `Exact` or `Penalised`, with declared ``symmetries``; ``sampling``: `Uniform`, `Sobol`, `ResidualAdaptive`, `Given`;
-      ``weighting``: `Fixed`, `Balanced` or `Discounted`; ``optimiser``: `WoodburyGaussNewton`, `LimitedMemory`, `Descent` (Adam, SOAP).
+    - ``form``: `Exact` or `Penalised`, with declared ``symmetries``; ``sampling``: `Uniform`, `Sobol`, `ResidualAdaptive`, `Given`, `Staged`;
+      ``weighting``: `Fixed`, `Balanced`, `Discounted` or `Tempered`; ``optimiser``: `WoodburyGaussNewton`, `LimitedMemory`, `Descent` (Adam, SOAP).
     - ``parametric``: names of numbers, one per member, that the network takes as further inputs; one network is then trained on the range
       that the members span and answers for all of them, and for every value between through ``Solution.field``.
-    - ``max_steps`` of the optimiser, ``seed`` of points and default network.
+    - ``max_steps`` of the optimiser; ``windows`` of time, each with a network of its own that starts (on the grid's nodes) where the last one
+      ended, and with ``max_steps`` steps: for evolutions in which small early errors grow, or small scales appear late (Wight and Zhao,
+      arXiv 2007.04542). ``seed`` of points and default network.
 
     The answer is the network on the problem's grid, with the network itself as ``Solution.field``, and is judged as a function: by the strong form at points
     that the problem draws (``strong``), the sides and the start (``sides``), and ``agreement`` of both. ``field`` takes points ``(m, coordinates)``, that is
@@ -87,11 +90,12 @@ class PINN(Iterative[Any]):
 
     network: nn.Module | None = None
     form: Form = Exact()
-    sampling: Sampling = ResidualAdaptive()
-    weighting: Weighting = Fixed()
+    sampling: Sampling = Staged()
+    weighting: Weighting = Tempered()
     optimiser: Trainer = WoodburyGaussNewton()
     parametric: tuple[str, ...] = ()
     max_steps: int = 300
+    windows: int = 1
     seed: int = 0
     gradient: ClassVar[Gradient] = Detach()
     patience: ClassVar[int] = 150
@@ -100,9 +104,13 @@ class PINN(Iterative[Any]):
     def __post_init__(self) -> None:
         if self.max_steps < 1:
             raise InputError(f"PINN: max_steps is {self.max_steps}; give at least 1")
+        if self.windows < 1:
+            raise InputError(f"PINN: windows is {self.windows}; give at least 1")
 
     def accepts(self, problem: Problem) -> str | None:
         """Real problems of one channel on a grid that state their strong form, and inverse problems for a number in one."""
+        if self.windows > 1 and (self.parametric or not isinstance(problem, Evolution)):
+            return "windows of time are for evolutions, and with fixed parameters: the start of a window is one state"
         if isinstance(problem, Inverse):
             return refusal(problem) or ("a parametric network has nothing to invert" if self.parametric else None)
         if problem.continuous is None:
@@ -162,19 +170,23 @@ class PINN(Iterative[Any]):
         theta = setup.first
         if setup.sensors is not None and start is not None:
             theta[-1] = setup.sensors.number(start)
-        objective = self._weighed(setup.sampled(self.sampling, self._seed(0), None), theta)
+        objective = self._weighed(setup.sampled(self._stage(0), self._seed(0), None), theta)
         return State(theta.unsqueeze(0), _size(objective, theta), objective, self.optimiser.begin(theta), 0)
 
     def step(self, problem: Problem, setup: Posed, state: State) -> State:
         """Points drawn anew where it is time, then one step of the optimiser."""
         objective, theta = state.objective, state.theta[0]
-        if self.sampling.every and state.count and state.count % self.sampling.every == 0:
-            objective = self._weighed(setup.sampled(self.sampling, self._seed(state.count), theta), theta)
+        rule, before = self._stage(state.count), self._stage(max(state.count - 1, 0))
+        if rule is not before or (rule.every and state.count and state.count % rule.every == 0):
+            objective = self._weighed(setup.sampled(rule, self._seed(state.count), theta), theta)
         theta, memory = self.optimiser.step(objective, theta, state.memory)
         return State(theta.unsqueeze(0), _size(objective, theta), objective, memory, state.count + 1)
 
     def _weighed(self, objective: LeastSquares, theta: Tensor) -> LeastSquares:
         return objective.weighted(self.weighting.weigh(objective, theta))
+
+    def _stage(self, count: int) -> Sampling:
+        return self.sampling.stage(count) if isinstance(self.sampling, Staged) else self.sampling
 
     def _seed(self, count: int) -> int:
         return self.seed * 1_000_003 + count
@@ -226,15 +238,21 @@ class PINN(Iterative[Any]):
             values.append(torch.stack(rows) if setup.timed else rows[0])
         return torch.stack(values)
 
+    def _one(self, problem: Problem, start: Tensor | None, context: Context) -> Answer:
+        if self.windows == 1 or not isinstance(problem, Evolution):
+            return loop(self, problem, start, context)
+        single = dataclasses.replace(self, windows=1)
+        return marched(problem, self.windows, lambda window: loop(single, window, None, context))
+
     def run(self, problem: Problem, start: Tensor | None, context: Context) -> Answer:
         """The shared loop for every member, or once for all where the network takes their parameters."""
         start = start if isinstance(problem, Inverse) else None
         with torch.no_grad():
             if self.parametric or problem.batch == 1:
-                answer = loop(self, problem, start, context)
+                answer = self._one(problem, start, context)
                 return dataclasses.replace(answer, claim=answer.claim.to(problem.space.device).expand(problem.batch))
             firsts = [None if start is None else start[i : i + 1] for i in range(problem.batch)]
-            answers = [loop(self, problem.member(i), first, context) for i, first in enumerate(firsts)]
+            answers = [self._one(problem.member(i), first, context) for i, first in enumerate(firsts)]
         return dataclasses.replace(
             answers[0],
             value=torch.cat([a.value for a in answers]),
@@ -242,7 +260,7 @@ class PINN(Iterative[Any]):
             steps=max(a.steps for a in answers),
             history=None,
             counts={key: sum(a.counts[key] for a in answers) for key in answers[0].counts},
-            field=Together(tuple(a.field for a in answers if isinstance(a.field, Field))),
+            field=Together(tuple(a.field for a in answers)),
         )
 
 

@@ -116,7 +116,7 @@ class InputConvexNetwork(nn.Module):
             return self._potential(x)
         chosen = [[2 + a for a in range(self.dim) if number >> a & 1] for number in range(2**self.dim)]
         images = torch.cat([x.flip(axes) if axes else x for axes in chosen])
-        return self._potential(images).unflatten(0, (len(chosen), -1)).mean(0)
+        return self._potential(images).reshape(len(chosen), -1).mean(0)
 
     def _potential(self, x: Tensor) -> Tensor:
         total = self.alpha / 2 * x.square().flatten(1).sum(1)

@@ -69,6 +69,31 @@ def test_wrong_functions_are_found() -> None:
     assert told(plate(), exact, other)["agreement"] == pytest.approx(1e-6, rel=1e-3)
 
 
+def test_jumps_and_kinks_between_the_points_are_found() -> None:
+    zero = sciml.problem("poisson", n=(31, 40), source=1.0)
+    zero = zero.replace(source=torch.zeros_like(zero.parameters()["source"]))  # type: ignore[attr-defined]
+
+    def tent(
+        points: Tensor,
+    ) -> Tensor:  # linear on both sides of a fold, zero on the rim: the law holds at almost every point
+        x, y = points[:, 0], points[:, 1]
+        return torch.minimum(torch.minimum(x, 1 - x), torch.minimum(y, 1 - y))[None, None]
+
+    assert told(zero, tent)["sides"] < 1e-14 and told(zero, tent)["strong"] > 0.1
+
+    def torn(points: Tensor) -> Tensor:
+        return exact(points) + 1e-3 * (points[:, 0] > 0.437)
+
+    assert told(plate(), torn)["strong"] > 1e-3
+    field = travelling(0.1)
+
+    def restarted(points: Tensor) -> Tensor:  # another solution from t = 0.3 on
+        later = torch.stack((points[:, 0], points[:, 1] + 0.1 * (points[:, 1] > 0.3)), 1)
+        return field(later)
+
+    assert told(burgers(0.1), restarted)["strong"] > 1e-2
+
+
 def test_a_flux_that_is_wrong_is_found() -> None:
     problem = plate(sides={"x": (Neumann(0.0), Dirichlet(0.0)), "y": Dirichlet(0.0)})
     nodes = torch.stack([p.reshape(-1) for p in problem.space.domain.points()], 1)  # type: ignore[attr-defined]

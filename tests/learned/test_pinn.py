@@ -24,7 +24,7 @@ from sciml.learned import PINN
 from sciml.learned._ansatz import box_of
 from sciml.learned._fields import Evolved
 from sciml.learned._jets import Layers, Streams, jets_of
-from sciml.learned._optimisers import Damping, definite
+from sciml.learned._optimisers import Momentum, definite
 from sciml.learned.pinn import (
     SOAP,
     Balanced,
@@ -38,6 +38,8 @@ from sciml.learned.pinn import (
     Penalised,
     ResidualAdaptive,
     Sobol,
+    Staged,
+    Tempered,
     Uniform,
     WoodburyGaussNewton,
 )
@@ -141,14 +143,22 @@ def test_a_gauss_newton_step_is_dense_least_squares(points: int) -> None:
     damping = 10.0
     r, j = objective.jacobian(theta)
     assert (j.shape[0] < j.shape[1]) == (points == 20)
-    rule = WoodburyGaussNewton(damping=damping, tries=1, halvings=0)
-    moved, memory = rule.step(objective, theta, Damping(damping))
+    rule = WoodburyGaussNewton(damping=damping, tries=1)
+    moved, memory = rule.step(objective, theta, Momentum(damping))
     stacked = torch.cat((j, math.sqrt(damping) * torch.eye(len(theta), dtype=DOUBLE)))
     known = torch.linalg.lstsq(stacked, torch.cat((-r, torch.zeros_like(theta))).unsqueeze(1)).solution[:, 0]
     assert memory.stuck == 0
     assert float(torch.linalg.vector_norm(moved - theta - known)) < 1e-8 * float(torch.linalg.vector_norm(known))
-    other = WoodburyGaussNewton(tries=1, halvings=0).step(objective, theta, Damping(1.1 * damping))[0]
+    other = WoodburyGaussNewton(tries=1).step(objective, theta, Momentum(1.1 * damping))[0]
     assert float(torch.linalg.vector_norm(other - theta - known)) > 1e-4 * float(torch.linalg.vector_norm(known))
+    assert memory.last is not None and torch.allclose(theta + memory.last, moved, atol=1e-15)
+    before = 0.3 * known  # the minimiser of |J d + r|^2 + damping |d - momentum before|^2
+    moved, _ = rule.step(objective, theta, Momentum(damping, last=before))
+    right = torch.cat((-r, math.sqrt(damping) * rule.momentum * before))
+    drawn = torch.linalg.lstsq(stacked, right.unsqueeze(1)).solution[:, 0]
+    size = float(torch.linalg.vector_norm(drawn))
+    assert float(torch.linalg.vector_norm(moved - theta - drawn)) < 1e-8 * size
+    assert float(torch.linalg.vector_norm(known - drawn)) > 1e-4 * size
 
 
 def test_a_matrix_that_lost_its_definiteness_gets_jitter_that_is_told() -> None:
@@ -218,7 +228,7 @@ def test_members_are_solved_on_their_own() -> None:
 def test_a_parametric_network_answers_for_a_range() -> None:
     rates = torch.tensor([0.1, 0.2, 0.3], dtype=DOUBLE)
     batch = burgers(32, rates)
-    solution = quiet(batch, PINN(small(4, 10), parametric=("viscosity",), sampling=Sobol(300), max_steps=50))
+    solution = quiet(batch, PINN(small(4, 10), parametric=("viscosity",), sampling=Sobol(300), max_steps=100))
     known = sciml.solve(batch, ExponentialRungeKutta()).value
     assert solution.value.shape == known.shape
     gaps = (solution.value - known).flatten(1).norm(dim=1) / known.flatten(1).norm(dim=1)
@@ -450,3 +460,77 @@ def test_inverse_problems_of_another_kind_are_refused() -> None:
 def test_a_lower_precision_is_answered_in_it() -> None:
     low = rebuild(poisson(7), lambda leaf: leaf.tensor).to(torch.float32)
     assert quiet(low, PINN(small(), sampling=Sobol(20), max_steps=1)).value.dtype == torch.float32
+
+
+def test_few_points_come_first() -> None:
+    rule = Staged(Sobol(20), Sobol(50), until=2)
+    solver = PINN(small(), sampling=rule, max_steps=4)
+    problem = poisson()
+    setup = solver.setup(problem)
+    state = solver.init(problem, setup, None)
+    counts = []
+    with torch.no_grad():
+        for _ in range(4):
+            state = solver.step(problem, setup, state)
+            counts.append(sum(term.count for term in state.objective.terms))
+    assert counts == [20, 20, 50, 50] and (rule.points, rule.every) == (50, 0)
+    with pytest.raises(InputError, match="at least 1 step"):
+        Staged(until=0)
+
+
+def test_data_lead_until_the_equation_is_met() -> None:
+    problem = sensed()
+    solver = PINN(small(3), sampling=Sobol(50), weighting=Tempered(share=2.0, least=1e-5, most=1e3))
+    objective, theta = objective_of(solver, problem)
+    terms = {term.name: term for term in objective.terms}
+    size = float(objective.residual(terms["interior"], theta).square().mean())
+    assert terms["data"].weight == pytest.approx(2.0 * size) and terms["interior"].weight == 1.0
+    assert Tempered(most=1e-3).weigh(objective, theta)[-1] == 1e-3  # far from the solution
+    assert Tempered(share=0.0).weigh(objective, theta)[-1] == 1e-4
+    forward, _ = objective_of(PINN(small(), sampling=Sobol(20)), poisson())
+    assert [term.weight for term in forward.terms] == [1.0]
+
+
+def test_windows_of_time_follow_each_other() -> None:
+    """Three windows over two wanted times; the end of a window is the start of the next, to the interpolation of its waves."""
+    problem = burgers()
+    known = sciml.solve(problem, ExponentialRungeKutta()).value
+    solver = PINN(small(3), sampling=Sobol(200), max_steps=25, windows=3)
+    solution = quiet(problem, solver)
+    assert solution.value.shape == known.shape and solution.stats["steps"] == 75
+    assert float(torch.linalg.vector_norm(solution.value - known) / torch.linalg.vector_norm(known)) < 5e-3
+    x = torch.arange(64, dtype=DOUBLE) * 2 / 64
+    at = [solution.field(torch.stack((x, torch.full_like(x, t)), 1))[0, 0] for t in (1 / 6, 1 / 6 + 1e-9, 0.25, 0.5)]
+    assert float((at[1] - at[0]).abs().max()) < 1e-6
+    assert torch.allclose(torch.stack(at[2:]), solution.value[0, :, 0], atol=1e-12)
+    first = solution.field(torch.stack((x, torch.zeros_like(x)), 1))[0, 0]
+    assert torch.allclose(first, problem.start[0, 0], atol=1e-12)
+    with pytest.raises(InputError, match="outside the domain"):
+        solution.field(torch.tensor([[0.5, 0.7]]))
+    with pytest.raises(InputError, match="at least 1"):
+        PINN(windows=0)
+    assert "windows of time are for evolutions" in (PINN(windows=2).accepts(poisson()) or "")
+
+
+@pytest.mark.parametrize("symmetries", [(), (Odd(0, 1.0),)])
+def test_the_start_can_be_an_input(symmetries: Any) -> None:
+    """All derivatives of what the network takes, against those of the function itself; the candidate keeps start and symmetry."""
+    problem = burgers()
+    form = Exact(symmetries=symmetries, fed=True)
+    setup = PINN(small(4), form=form).setup(problem)
+    assert setup.ansatz.inputs == 4
+    q = torch.rand(5, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.5])
+    streams = Streams.of([(0, 0), (1,)])
+    inputs = setup.ansatz.patch(q, streams).inputs.reshape(len(streams.indices), len(setup.ansatz.copies), 5, 4)
+    for k, (sign, mirrors) in enumerate(setup.ansatz.copies):
+        wave = jets_of(
+            lambda p, turn=sign: turn * torch.sin(math.pi * p[:, 0]) * torch.exp(-0.1 * math.pi**2 * p[:, 1]),
+            q,
+            streams,
+        )
+        assert float((inputs[:, k, :, 3] - wave[..., 0]).abs().max()) < 1e-12
+        assert len(mirrors) == (sign < 0)
+    field = quiet(problem, PINN(small(4), form=form, sampling=Sobol(40), max_steps=2)).field
+    assert torch.allclose(field(q * torch.tensor([1.0, 0.0]))[0, 0], torch.sin(math.pi * q[:, 0]), atol=1e-12)
+    with pytest.raises(InputError, match="feeds the start of an evolution"):
+        sciml.solve(poisson(), PINN(small(3), form=Exact(fed=True)))

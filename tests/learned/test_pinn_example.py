@@ -15,7 +15,7 @@ def test_the_viscosity_is_found_and_judged_by_a_classical_solver() -> None:
     spec.loader.exec_module(module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        numbers = module.main(viscosity=0.1, sensors=20, n=64, points=200, steps=40)
+        numbers = module.main(viscosity=0.1, sensors=20, n=64, points=200, steps=60)
     # 100 values with 1 % noise: the bound of Cramer and Rao is about 1 % here
     assert numbers["relative error"] < 0.03
     assert numbers["certified"] == 1.0 and numbers["misfit"] < 0.3
