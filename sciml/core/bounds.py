@@ -1,4 +1,4 @@
-"""How far an objective can be above its least value, and what data a forward model can have made."""
+"""How far an answer is from the solution in what can be computed: backward errors, objectives above their least value, data of the wrong kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sciml.core.linear import ForwardModel, LinearOperator
 from sciml.core.noise import inner
 from sciml.domains.errors import InputError
 
-__all__ = ["refuse_other_kind", "slack"]
+__all__ = ["backward_error", "refuse_other_kind", "slack"]
 
 
 def slack(problem: Any, slope: Tensor, x: Tensor, weight: Tensor, reach: Callable[[Tensor], Tensor]) -> Tensor:
@@ -41,3 +41,17 @@ def refuse_other_kind(name: str, data: Tensor, forward: ForwardModel) -> None:
         raise InputError(
             f"{name!r}: the data are {'complex' if data.is_complex() else 'real'} and {type(forward).__name__} makes {'complex' if wanted else 'real'} ones; {mend}"
         )
+
+
+def backward_error(residual: Tensor, size: Tensor, u: Tensor, rest: Tensor) -> Tensor:
+    """``|residual| / (size |u| + |rest|)`` in plain 2-norms per member; zero over zero is zero."""
+
+    def norm(t: Tensor) -> Tensor:
+        flat = t.flatten(1)
+        largest = flat.abs().amax(1, keepdim=True)  # squares of very small or large numbers leave the range
+        scaled = flat / torch.where(largest > 0, largest, torch.ones_like(largest))
+        size: Tensor = torch.linalg.vector_norm(scaled, dim=1) * largest[:, 0]
+        return size
+
+    top, bottom = norm(residual), size * norm(u) + norm(rest)
+    return torch.where(top == 0, torch.zeros_like(top), top / bottom)

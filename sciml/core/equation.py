@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from sciml.core import strong
+from sciml.core.bounds import backward_error
 from sciml.core.continuous import Continuous
 from sciml.core.law import Law
 from sciml.core.linear import LinearOperator
-from sciml.core.problem import Linear, Problem, as_field, backward_error, opaque, unpack
+from sciml.core.problem import Linear, Problem, as_field, opaque, unpack
 from sciml.core.recipe import Recipe
 from sciml.core.solution import Answer, Check
 from sciml.domains.errors import InputError

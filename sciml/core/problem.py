@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sciml.core import strong
+from sciml.core.bounds import backward_error
 from sciml.core.continuous import Continuous
 from sciml.core.linear import LinearOperator
 from sciml.core.recipe import Recipe, portable
@@ -297,20 +298,6 @@ def unpack(problem: Problem, answer: Answer | Tensor, shape: tuple[int, ...]) ->
             f"{problem.name!r}: the answer has shape {tuple(value.shape)}; expected ({problem.batch}, {', '.join(map(str, shape))})"
         )
     return value.detach().to(torch.complex128 if value.is_complex() else torch.float64)
-
-
-def backward_error(residual: Tensor, size: Tensor, u: Tensor, rest: Tensor) -> Tensor:
-    """``|residual| / (size |u| + |rest|)`` in plain 2-norms per member; zero over zero is zero."""
-
-    def norm(t: Tensor) -> Tensor:
-        flat = t.flatten(1)
-        largest = flat.abs().amax(1, keepdim=True)  # squares of very small or large numbers leave the range
-        scaled = flat / torch.where(largest > 0, largest, torch.ones_like(largest))
-        size: Tensor = torch.linalg.vector_norm(scaled, dim=1) * largest[:, 0]
-        return size
-
-    top, bottom = norm(residual), size * norm(u) + norm(rest)
-    return torch.where(top == 0, torch.zeros_like(top), top / bottom)
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,7 +73,7 @@ def test_every_case_names_a_problem(choosing: Any) -> None:
     names = {path.stem for path in (ROOT / "problems").glob("*.py")}
     assert (
         {case.name for case in choosing.CASES}
-        == {"poisson", "darcy", "heat", "burgers", "bratu", "ct", "deblur", "mri"}
+        == {"poisson", "darcy", "heat", "burgers", "bratu", "p_laplace", "minimal_surface", "ct", "deblur", "mri"}
         <= names
     )
     assert all(case.advice.endswith(".") for case in choosing.CASES)
