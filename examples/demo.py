@@ -98,14 +98,14 @@ def gradient() -> tuple[float, float]:
 def reconstruct_part(folder: Path, n: int = 128) -> tuple[dict[str, float], list[Any]]:
     """A simulated scan of 30 views, the same lines for a formula, total variation and two learned priors."""
     ct = sciml.problem("ct", n=n, batch=1, seed=5, dtype=torch.float32)
-    learned = sciml.pretrained("lpn-ellipses")  # at the weight of its card: the search for a better one takes minutes
+    learned = sciml.pretrained("lpn-ellipses")
     unfolded = sciml.pretrained("unfolded-ellipses")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a formula earns no certificate, nor do thirty steps, and both say so
+        warnings.simplefilter("ignore")  # a formula earns no certificate, and says so
         solutions = [
             sciml.solve(ct.with_prior(None), FilteredBackprojection()),
             sciml.solve(ct.with_prior(TotalVariation()), Discrepancy(PrimalDual())),
-            sciml.solve(ct.with_prior(learned, weight=learned.natural_weight), ADMM(max_steps=30)),
+            sciml.solve(ct.with_prior(learned), Discrepancy(ADMM(max_steps=100))),
             sciml.solve(ct.with_prior(unfolded), unfolded.solver()),
         ]
     names = ["filtered back-projection", "total variation", "learned proximal network", "unfolded steps"]
