@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sciml.core.continuous import At
 from sciml.core.evolution import Evolution
+from sciml.core.solution import Answer
 from sciml.domains.boundary import Periodic
 from sciml.domains.errors import InputError
 from sciml.learned._ansatz import Ansatz, Box, Symmetry
@@ -23,7 +24,7 @@ from sciml.learned._residuals import LeastSquares, Term, orders
 from sciml.learned._sampling import Sampling, Sobol
 from sciml.learned._sensors import Sensors, misfit
 
-__all__ = ["Field", "Posed", "Statement"]
+__all__ = ["Field", "Posed", "Statement", "statements", "together"]
 
 HELD = 1e-9  # a condition that random weights meet to this share of their size is held by the form
 MIRRORED = 1e-5  # what interpolated data may add to an exact symmetry
@@ -238,3 +239,16 @@ class Together:
 
     def __call__(self, points: Tensor) -> Tensor:
         return torch.cat([one(points) for one in self.parts])
+
+
+def together(answers: Sequence[Answer], device: torch.device) -> Answer:
+    """The answers of single members as one of a batch."""
+    return replace(
+        answers[0],
+        value=torch.cat([a.value for a in answers]),
+        claim=torch.cat([a.claim for a in answers]).to(device),
+        steps=max(a.steps for a in answers),
+        history=None,
+        counts={key: sum(a.counts[key] for a in answers) for key in answers[0].counts},
+        field=Together(tuple(a.field for a in answers)),
+    )

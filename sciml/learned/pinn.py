@@ -41,7 +41,7 @@ from sciml.learned._fields import known_tensors
 from sciml.learned._jets import Layers
 from sciml.learned._marching import marched
 from sciml.learned._optimisers import SOAP, Descent, LimitedMemory, Trainer, WoodburyGaussNewton
-from sciml.learned._posing import Field, Posed, Together, statements
+from sciml.learned._posing import Field, Posed, statements, together
 from sciml.learned._residuals import LeastSquares
 from sciml.learned._sampling import Given, ResidualAdaptive, Sampling, Sobol, Staged, Uniform
 from sciml.learned._sensors import Sensors, refusal
@@ -253,15 +253,7 @@ class PINN(Iterative[Any]):
                 return dataclasses.replace(answer, claim=answer.claim.to(problem.space.device).expand(problem.batch))
             firsts = [None if start is None else start[i : i + 1] for i in range(problem.batch)]
             answers = [self._one(problem.member(i), first, context) for i, first in enumerate(firsts)]
-        return dataclasses.replace(
-            answers[0],
-            value=torch.cat([a.value for a in answers]),
-            claim=torch.cat([a.claim for a in answers]).to(problem.space.device),
-            steps=max(a.steps for a in answers),
-            history=None,
-            counts={key: sum(a.counts[key] for a in answers) for key in answers[0].counts},
-            field=Together(tuple(a.field for a in answers)),
-        )
+        return together(answers, problem.space.device)
 
 
 def _size(objective: LeastSquares, theta: Tensor) -> Tensor:

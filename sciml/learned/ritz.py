@@ -41,7 +41,7 @@ from sciml.learned._ansatz import Box, Exact, Patch, box_of
 from sciml.learned._fields import known_tensors
 from sciml.learned._jets import Layers, smoothness
 from sciml.learned._optimisers import Damping, definite
-from sciml.learned._posing import Field, Posed, Statement, Together
+from sciml.learned._posing import Field, Posed, Statement, together
 from sciml.learned._residuals import Term, orders
 from sciml.networks import MLP
 
@@ -297,15 +297,7 @@ class Ritz(Iterative[Any]):
             answers = [loop(self, problem.member(i), None, context) for i in range(problem.batch)]
         if len(answers) == 1:
             return dataclasses.replace(answers[0], claim=answers[0].claim.to(problem.space.device))
-        return dataclasses.replace(
-            answers[0],
-            value=torch.cat([a.value for a in answers]),
-            claim=torch.cat([a.claim for a in answers]).to(problem.space.device),
-            steps=max(a.steps for a in answers),
-            history=None,
-            counts={key: sum(a.counts[key] for a in answers) for key in answers[0].counts},
-            field=Together(tuple(a.field for a in answers if isinstance(a.field, Field))),
-        )
+        return together(answers, problem.space.device)
 
 
 def example() -> tuple[Ritz, Any]:

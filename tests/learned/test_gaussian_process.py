@@ -305,3 +305,11 @@ def test_the_example_tells_what_it_should() -> None:
     found = module.main(n=11)
     assert found["error"] < 0.5 * found["error of differences"]
     assert 0 < found["deviation"] < 0.01 and 0 < found["spread"] < 0.01
+
+
+def test_autograd_knows_the_derivatives_of_the_mean() -> None:
+    problem = sciml.problem("poisson", n=9)
+    field = answered(problem, GaussianProcess(samples=0)).field
+    points = 0.2 + 0.6 * torch.rand(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(field, points.requires_grad_(), atol=1e-6)
+    assert torch.autograd.gradgradcheck(field, points, atol=1e-5)

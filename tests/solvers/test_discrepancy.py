@@ -133,6 +133,8 @@ def test_a_misfit_that_no_weight_lowers_ends_the_search() -> None:
     """A forward model that is wrong: chi falls by 4 % and more slowly; the weights stay within reach."""
     search, tried = drive(lambda w: 3.4 + 0.2 * min(w, 1.0), first=3.0)
     assert search.ended and len(tried) <= 5 and min(tried) > 1e-6
+    search, tried = drive(lambda w: 3.4 * w**0.04)  # at this rate no weight within reach would do
+    assert search.ended and len(tried) <= 5 and min(tried) > 1e-3
     search, tried = drive(lambda w: w**0.5, first=30.0)  # one that falls is followed
     assert search.ended and tried[-1] == pytest.approx(1.0, rel=0.1)
 
@@ -150,3 +152,16 @@ def test_a_round_that_ran_away_is_not_the_next_start() -> None:
     kept = _kept(batch, good, far, torch.tensor([False, False, True]))
     assert torch.equal(kept[0], good[0]) and torch.equal(kept[1], good[1]) and torch.equal(kept[2], far[2])
     assert torch.equal(_kept(batch, None, far, torch.tensor([False] * 3)), far)
+
+
+def test_what_loose_rounds_said_of_the_sides_is_not_believed_by_tight_ones() -> None:
+    search = _Search(torch.tensor([1.0], dtype=D), 1.0, 0.0125)
+    solved = torch.tensor([True])
+    search.look(torch.tensor([1.02], dtype=D), solved)  # loosely: too large
+    search.advance()
+    search.forget()
+    for _ in range(6):  # in truth the weight sought is 1.3
+        if search.look(search.weight / 1.3, solved):
+            break
+        search.advance()
+    assert float(search.weight) == pytest.approx(1.3, rel=0.0125)
